@@ -1,0 +1,188 @@
+"""The contracts between pure logic and the outside world; adapters implement them, nodes compose them.
+
+Duties are stated once, here. Every adapter of a port passes that port's conformance suite under
+``tests/conformance``. Nothing in this module performs I/O.
+
+Ports:
+
+* :class:`Connection`, :class:`Listener`, :class:`Transport` — framed, ordered, authenticated links.
+* :class:`Consensus` — orders small commands among the committee.
+* :class:`Journal` — an append-only, checksummed, durable sequence of byte strings.
+* :class:`Clock` — wall and monotonic time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from zipnet.wire.frames import Frame
+
+__all__ = [
+    "Clock",
+    "CommittedCommand",
+    "Connection",
+    "Consensus",
+    "ConsensusMesh",
+    "Journal",
+    "Listener",
+    "PeerCertificate",
+    "Transport",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """What the transport itself proved about the other side.
+
+    Attributes:
+        public_key: Raw Ed25519 key (32 bytes) of the certificate the peer proved possession of,
+            or None where this transport did not ask the peer for one (a client on any transport).
+    """
+
+    public_key: bytes | None
+
+
+@runtime_checkable
+class Connection(Protocol):
+    """One encrypted, ordered, bidirectional link that carries frames.
+
+    Duties: frames arrive whole, in order, at most once; ``send`` waits while the peer is slow
+    (back-pressure) and raises :class:`~zipnet.errors.TransportError` when the link is gone or a
+    deadline passes; ``receive`` raises :class:`~zipnet.errors.TransportError` on end of stream and
+    :class:`~zipnet.errors.RemoteProtocolError` on bytes that are no frame; both adapters accept
+    and refuse exactly the same frames. ``close`` is idempotent, flushes what was sent, and is
+    bounded in time.
+    """
+
+    @property
+    def peer_certificate(self) -> PeerCertificate: ...
+
+    @property
+    def remote_address(self) -> str:
+        """``host:port`` of the peer, for refusal logs only."""
+        ...
+
+    async def send(self, frame: Frame) -> None: ...
+
+    async def receive(self) -> Frame: ...
+
+    async def close(self, *, code: int = 0, reason: str = "") -> None: ...
+
+
+class Listener(Protocol):
+    """A bound socket that hands each accepted connection to its handler; ``close`` stops and waits."""
+
+    @property
+    def port(self) -> int: ...
+
+    async def close(self) -> None: ...
+
+
+class Transport(Protocol):
+    """Makes and accepts :class:`Connection` objects over one engine (``quic`` or ``tls``).
+
+    Duties: TLS 1.3 only; the listening side always presents the node's self-signed Ed25519
+    certificate; ``connect`` verifies that the certificate of the far side carries exactly
+    ``expected_key`` and raises :class:`~zipnet.errors.TransportError` otherwise, before a single
+    frame is sent. The handler's task is owned by the listener and cancelled by ``close``.
+    """
+
+    name: str
+
+    async def connect(
+        self, host: str, port: int, *, expected_key: bytes, timeout_s: float
+    ) -> Connection: ...
+
+    async def listen(
+        self, host: str, port: int, handler: Callable[[Connection], Awaitable[None]]
+    ) -> Listener: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedCommand:
+    """One committed entry of the committee's log: its position (gapless, from 1) and its bytes."""
+
+    index: int
+    command: bytes
+
+
+class ConsensusMesh(Protocol):
+    """What a consensus engine needs from the node: FIFO messages between committee members.
+
+    Duties: ``send`` never blocks and never raises; it drops when there is no link or its bounded
+    queue is full (the engine retransmits). Messages of one link arrive in order. ``connected``
+    tells which members have a live authenticated link now.
+    """
+
+    def send(self, server: int, message: bytes) -> None: ...
+
+    def connected(self) -> frozenset[int]: ...
+
+
+class Consensus(Protocol):
+    """Orders small commands (at most 8 KiB each) among the committee, crash-fault tolerant.
+
+    Duties: every member's ``batches`` yields the same commands in the same order without gaps or
+    doubles, from index 1 after each start (state machines are rebuilt by replay); a command that
+    ``propose`` returned for is committed and durable on a majority; ``propose`` raises
+    :class:`~zipnet.errors.ConsensusError` when the command was not accepted *or its fate is not
+    known*, so commands must be idempotent. Privacy never rests on this port.
+    """
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def propose(self, command: bytes, *, timeout_s: float) -> None: ...
+
+    def batches(self) -> AsyncIterator[Sequence[CommittedCommand]]:
+        """Committed commands, grouped as they became known; ends when the engine stops."""
+        ...
+
+    def receive(self, server: int, message: bytes) -> None:
+        """Feed one message of another member's engine; malformed bytes raise RemoteProtocolError."""
+        ...
+
+    def link_changed(self, server: int, *, up: bool) -> None:
+        """Tell the engine that the link to a member came up or went down."""
+        ...
+
+    def leader(self) -> int | None:
+        """Index of the member believed to lead now, if any."""
+        ...
+
+    def caught_up(self) -> bool:
+        """Whether everything known to be committed has been handed out by ``batches``."""
+        ...
+
+
+class Journal(Protocol):
+    """An append-only sequence of byte strings that survives SIGKILL and power loss.
+
+    Duties: ``append`` returns only after the entry is durable (fsync of file, and of the folder
+    when the file is new); entries carry a checksum; opening truncates a torn tail, refuses
+    corruption before the tail with :class:`~zipnet.errors.StorageError`, and never loses an entry
+    whose ``append`` returned. A failed append or fsync raises :class:`~zipnet.errors.SafeMode` and
+    every later append does too. A second process on the same file is refused.
+    """
+
+    def entries(self) -> Sequence[bytes]: ...
+
+    def append(self, entry: bytes) -> None: ...
+
+    def truncate(self, count: int) -> None:
+        """Drop all entries from position ``count`` on, durably."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Clock(Protocol):
+    """Time as the node sees it."""
+
+    def monotonic(self) -> float: ...
+
+    def wall(self) -> float: ...
