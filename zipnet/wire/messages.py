@@ -1,0 +1,263 @@
+"""The messages that travel inside frames, as strict msgspec types (protocol.md §6, §7).
+
+Kinds below 16 belong to the session layer (HELLO, pings, refusals); see ``handshake`` and
+``frames``. Everything signed or hashed travels here as opaque bytes and is parsed by
+``zipnet.protocol``; nothing is hashed by re-encoding a message.
+
+Rules:
+
+1. Unknown fields, wrong types and oversize values are refused: ``decode`` raises
+   ``RemoteProtocolError`` and nothing else.
+2. A request gets exactly one response of its paired type, or a refusal.
+3. Consensus traffic (``CONSENSUS``) is the engine's own codec and is carried as raw payload.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from zipnet.errors import RemoteProtocolError
+
+__all__ = [
+    "Accepted",
+    "Blob",
+    "GetBlob",
+    "GetKemKeys",
+    "GetRecords",
+    "GetRegistry",
+    "KemKeys",
+    "Kind",
+    "Message",
+    "PutBlob",
+    "RecordSealed",
+    "Records",
+    "Register",
+    "Registered",
+    "RegistryPage",
+    "RoundAborted",
+    "RoundOpened",
+    "SubmitAggregate",
+    "SubmitEnvelope",
+    "Subscribe",
+    "Subscribed",
+    "decode",
+    "encode",
+]
+
+MAX_RECORDS_PER_PAGE = 64
+MAX_CHANGES_PER_PAGE = 4096
+
+Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Bytes64 = Annotated[bytes, Meta(min_length=64, max_length=64)]
+Number = Annotated[int, Meta(ge=0, lt=1 << 63)]
+Bulk = Annotated[bytes, Meta(max_length=1024 * 1024)]
+SmallBlob = Annotated[bytes, Meta(max_length=64 * 1024)]
+
+
+class Kind(IntEnum):
+    """Frame kinds of this layer."""
+
+    GET_KEM_KEYS = 16
+    REGISTER = 17
+    SUBSCRIBE = 18
+    ROUND_OPENED = 19
+    RECORD_SEALED = 20
+    ROUND_ABORTED = 21
+    GET_RECORDS = 22
+    GET_REGISTRY = 23
+    SUBMIT_ENVELOPE = 24
+    SUBMIT_AGGREGATE = 25
+    CONSENSUS = 26
+    PUT_BLOB = 27
+    GET_BLOB = 28
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all messages: frozen, no unknown fields, bodies never shown by ``repr``."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+
+class GetKemKeys(Message):
+    """Ask a server for the committee's current KEM announcements."""
+
+
+class KemKeys(Message):
+    """One signed announcement blob per committee server, in server order."""
+
+    announcements: Annotated[list[SmallBlob], Meta(max_length=16)]
+
+
+class Register(Message):
+    """Ask a server to put a signed registration into the registry."""
+
+    registration: SmallBlob
+
+
+class Registered(Message):
+    """The registration is committed: the client's index and the version that added it."""
+
+    index: Number
+    version: Number
+
+
+class Subscribe(Message):
+    """Ask for pushes of headers, records and aborts, after replaying from ``from_sequence``.
+
+    ``from_sequence`` None means: from now on.
+    """
+
+    from_sequence: Number | None
+
+
+class Subscribed(Message):
+    """The subscription stands.
+
+    Attributes:
+        next_sequence: Sequence number the next sealed record will have.
+        last_record: The latest sealed record, if there is one.
+        open_round: Signed header of the round that is open now, if there is one.
+    """
+
+    next_sequence: Number
+    last_record: Bulk | None
+    open_round: SmallBlob | None
+
+
+class RoundOpened(Message):
+    """A round opened; ``header`` is a signed header."""
+
+    header: SmallBlob
+
+
+class RecordSealed(Message):
+    """A record became final."""
+
+    record: Bulk
+
+
+class RoundAborted(Message):
+    """A round was given up; ``why`` is an ``AbortReason`` number."""
+
+    round: Number
+    why: Annotated[int, Meta(ge=0, le=255)]
+
+
+class GetRecords(Message):
+    """Ask for up to ``limit`` records from a sequence number on."""
+
+    from_sequence: Number
+    limit: Annotated[int, Meta(ge=1, le=MAX_RECORDS_PER_PAGE)]
+
+
+class Records(Message):
+    """Records in sequence order, and how many the server has in all."""
+
+    records: Annotated[list[Bulk], Meta(max_length=MAX_RECORDS_PER_PAGE)]
+    next_sequence: Number
+
+
+class GetRegistry(Message):
+    """Ask for registry changes from a version on (aggregators and servers only)."""
+
+    from_version: Number
+
+
+class RegistryPage(Message):
+    """Encoded registry changes in order, and the version that exists in all."""
+
+    changes: Annotated[
+        list[Annotated[bytes, Meta(max_length=256)]], Meta(max_length=MAX_CHANGES_PER_PAGE)
+    ]
+    version: Number
+
+
+class SubmitEnvelope(Message):
+    """One client's envelope, to its aggregator."""
+
+    round: Number
+    header_hash: Bytes32
+    sender: Number
+    body: Bulk
+    signature: Bytes64
+
+
+class SubmitAggregate(Message):
+    """A folded aggregate blob: leaf to parent, root to servers."""
+
+    aggregate: Bulk
+
+
+class Accepted(Message):
+    """The submission was taken."""
+
+
+class PutBlob(Message):
+    """A content-addressed blob pushed between servers."""
+
+    blob: Bulk
+
+
+class GetBlob(Message):
+    """Ask another server for the blob with this digest."""
+
+    digest: Bytes32
+
+
+class Blob(Message):
+    """A blob, or None where the server does not have it (or must not show it yet)."""
+
+    blob: Bulk | None
+
+
+M = TypeVar("M", bound=Message)
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODERS: dict[type[Message], msgspec.msgpack.Decoder[Message]] = {
+    kind: msgspec.msgpack.Decoder(kind, strict=True)
+    for kind in (
+        GetKemKeys,
+        KemKeys,
+        Register,
+        Registered,
+        Subscribe,
+        Subscribed,
+        RoundOpened,
+        RecordSealed,
+        RoundAborted,
+        GetRecords,
+        Records,
+        GetRegistry,
+        RegistryPage,
+        SubmitEnvelope,
+        SubmitAggregate,
+        Accepted,
+        PutBlob,
+        GetBlob,
+        Blob,
+    )
+}
+
+
+def encode(message: Message) -> bytes:
+    """Return the payload bytes of a message."""
+    return _ENCODER.encode(message)
+
+
+def decode(payload: bytes, kind: type[M]) -> M:
+    """Parse a payload as one type of message.
+
+    Raises:
+        RemoteProtocolError: When the bytes are not exactly such a message.
+    """
+    try:
+        message = _DECODERS[kind].decode(payload)
+    except msgspec.DecodeError as error:  # ValidationError is a child of it
+        raise RemoteProtocolError(f"not a {kind.__name__} message: {error}") from error
+    if not isinstance(message, kind):
+        raise RemoteProtocolError(f"not a {kind.__name__} message")
+    return message
