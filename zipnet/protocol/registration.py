@@ -29,6 +29,7 @@ from zipnet.protocol.ids import (
     GroupId,
     PeerId,
     RegistryIndex,
+    RoundNumber,
     ServerIndex,
     content_digest,
     derive,
@@ -108,15 +109,18 @@ class RegistryChange:
         index: Registry index the change is about; indexes are never reused.
         client: Peer id and Ed25519 key of an added client, None when the index is retired.
         registration: Digest of the registration blob of an added client.
+        first_round: First round an added client is good for, where its chains start; for a
+            retired index the first round it is no longer good for.
     """
 
     index: RegistryIndex
     client: tuple[PeerId, bytes] | None
     registration: Digest | None
+    first_round: RoundNumber
 
     def encode(self) -> bytes:
         """Lay the change out for the registry's digest chain and for transfer."""
-        writer = Writer().u8(1 if self.client else 0).u64(self.index)
+        writer = Writer().u8(1 if self.client else 0).u64(self.index).u64(self.first_round)
         if self.client is not None and self.registration is not None:
             peer, key = self.client
             writer.fixed(peer, 32).fixed(key, 32).fixed(self.registration, 32)
@@ -132,15 +136,16 @@ class RegistryChange:
         reader = Reader(data)
         kind = reader.u8()
         index = RegistryIndex(reader.u64())
+        first_round = RoundNumber(reader.u64())
         if kind == 0:
             reader.finish()
-            return RegistryChange(index, None, None)
+            return RegistryChange(index, None, None, first_round)
         if kind != 1:
             raise RemoteProtocolError("unknown kind of registry change")
         client = (PeerId(reader.fixed(32)), reader.fixed(32))
         registration = Digest(reader.fixed(32))
         reader.finish()
-        return RegistryChange(index, client, registration)
+        return RegistryChange(index, client, registration, first_round)
 
 
 def extend_registry_digest(previous: Digest, change: RegistryChange) -> Digest:

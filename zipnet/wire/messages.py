@@ -100,10 +100,17 @@ class Register(Message):
 
 
 class Registered(Message):
-    """The registration is committed: the client's index and the version that added it."""
+    """The registration is committed.
+
+    Attributes:
+        index: The client's registry index.
+        version: Registry version that added it.
+        first_round: First round number the registration is good for; its chains start there.
+    """
 
     index: Number
     version: Number
+    first_round: Number
 
 
 class Subscribe(Message):
