@@ -173,6 +173,10 @@ class Journal(Protocol):
 
     def append(self, entry: bytes) -> None: ...
 
+    def append_group(self, entries: Sequence[bytes]) -> None:
+        """Append several entries with one fsync: after a crash all of them are there, or none."""
+        ...
+
     def truncate(self, count: int) -> None:
         """Drop all entries from position ``count`` on, durably."""
         ...

@@ -1,0 +1,6 @@
+"""Durable storage: the journal and the file operations it is built from."""
+
+from zipnet.storage.files import File, Files, OsFiles
+from zipnet.storage.journal import FileJournal
+
+__all__ = ["File", "FileJournal", "Files", "OsFiles"]
