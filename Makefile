@@ -1,0 +1,105 @@
+# The only entry point. Needs make and Python >= 3.11; everything else is installed into .venv from
+# requirements/*.txt by hash. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+LOCKED := --require-hashes --disable-pip-version-check --quiet --no-build-isolation
+
+# Folders that hold Python, as far as they exist.
+CODE := $(wildcard zipnet tdx sim tests benchmarks examples images ops)
+TYPED := $(wildcard zipnet tdx sim tests benchmarks examples)
+
+# Options of one run: make demo MESSAGES=/path/file · make test TESTS=tests/unit WORKERS=1
+MESSAGES ?= examples/messages.txt
+TESTS ?= tests
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+.PHONY: demo
+demo: $(VENV)/.node ## Run the network on loopback: MESSAGES=/path/to/file takes any UTF-8 text file
+	@$(PY) -m examples.demo --messages "$(MESSAGES)"
+
+.PHONY: test
+test: $(VENV)/.dev ## Run the linters, then the whole suite: TESTS=tests/unit narrows it
+	@$(MAKE) lint
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS) $(TESTS)
+
+.PHONY: lint
+lint: $(VENV)/.dev ## Check style, spelling, types and the import contract
+	@$(BIN)/ruff check --quiet $(CODE)
+	@$(BIN)/ruff format --check --quiet $(CODE)
+	@$(BIN)/codespell $(CODE) docs *.md
+	@$(BIN)/mypy $(TYPED)
+	@$(BIN)/lint-imports --no-logo | tail -n 2
+
+.PHONY: format
+format: $(VENV)/.dev ## Lay out the code and apply the linter's safe fixes
+	@$(BIN)/ruff check --quiet --fix $(CODE) || true
+	@$(BIN)/ruff format --quiet $(CODE)
+
+ifneq ($(wildcard tests/vectors/generate.py),)
+.PHONY: vectors
+vectors: $(VENV)/.dev ## Make the test vectors anew from the naive reference
+	@$(PY) -m tests.vectors.generate
+endif
+
+ifneq ($(wildcard benchmarks/pads.py),)
+.PHONY: bench
+bench: $(VENV)/.dev ## Measure the pad path beside openssl and a naive XOR
+	@$(PY) -m benchmarks.pads
+endif
+
+.PHONY: ops-check
+ops-check: $(VENV)/.dev ## Check units, alert rules and runbooks: fails where a checker is missing
+	@ZIPNET_REQUIRE_OPS_TOOLS=1 $(PY) -m pytest -q tests/ops -m "not image"
+
+.PHONY: ops-tools
+ops-tools: ## Install promtool, systemd-analyze and the image tools from Debian, when root
+	@ops/install-tools.sh
+
+.PHONY: images
+images: $(VENV)/.dev ## Build the container image into out/image and check its root filesystem
+	@$(PY) images/build.py --out out/image
+	@ZIPNET_REQUIRE_IMAGE=1 $(PY) -m pytest -q tests/ops -m image
+
+.PHONY: lock
+lock: $(VENV)/.dev ## Resolve requirements/*.txt anew, leaving out releases younger than a week
+	@requirements/lock.sh "$(BIN)/uv"
+
+.PHONY: clean
+clean: ## Remove the virtual environment, caches and everything that was built
+	@rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info .coverage*
+	@find $(CODE) -type d -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- set-up -----------------------------------------------------------------------------------------
+# A stamp for each set; it is made anew when a lock or the project's metadata changes. Console scripts
+# and metadata come from an editable install without dependencies: those are already there, by hash.
+
+$(VENV)/.python: requirements/build.txt
+	@python="$$(requirements/find-python.sh "$(PYTHON)")"; \
+	  echo "set-up: $$("$$python" --version) in $(VENV)" >&2; \
+	  test -x $(PY) || "$$python" -m venv $(VENV) || { \
+	    echo "error: $$python cannot make a virtual environment (Debian: install python3-venv)" >&2; exit 1; }
+	@$(PY) -m pip install $(LOCKED) -r requirements/build.txt
+	@touch $@
+
+$(VENV)/.node: $(VENV)/.python requirements/node.txt pyproject.toml
+	@echo "set-up: installing the locked packages of a node" >&2
+	@$(PY) -m pip install $(LOCKED) -r requirements/node.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.node requirements/dev.txt
+	@echo "set-up: installing the locked tools of a developer" >&2
+	@$(PY) -m pip install $(LOCKED) -r requirements/dev.txt
+	@touch $@
