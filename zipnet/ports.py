@@ -61,6 +61,11 @@ class Connection(Protocol):
     def peer_certificate(self) -> PeerCertificate: ...
 
     @property
+    def local_certificate(self) -> PeerCertificate:
+        """What this side proved to the peer on this very connection."""
+        ...
+
+    @property
     def remote_address(self) -> str:
         """``host:port`` of the peer, for refusal logs only."""
         ...

@@ -13,7 +13,7 @@ Rules:
 3. Kinds 1 to 15 belong to the session layer (:class:`SessionKind`); all others are named in
    ``zipnet.wire.messages``. Kind 0 is never valid.
 4. Any bytes end in frames or in :class:`~zipnet.errors.RemoteProtocolError`. After an error the
-   decoder is dead: it raises the same error for whatever follows.
+   decoder is dead: it raises that error for whatever follows.
 
 The transports (``zipnet.transport``) move these bytes; requests and answers are matched in
 ``zipnet.transport.session``.
@@ -31,6 +31,7 @@ from zipnet.wire.limits import DEFAULT_LIMITS, Limits
 __all__ = [
     "FRAME_HEADER_BYTES",
     "FRAME_VERSION",
+    "MAX_REQUEST_ID",
     "CloseCode",
     "Frame",
     "FrameDecoder",
@@ -43,9 +44,12 @@ __all__ = [
 
 FRAME_VERSION = 1
 FRAME_HEADER_BYTES = 12
+MAX_REQUEST_ID = 0xFFFFFFFF
 
 _HEADER = struct.Struct("!BBHII")
 _FLAG_RESPONSE = 0x01
+_MAX_KIND = 0xFFFF
+_CLOSE_CODE_BYTES = 2
 _MAX_CLOSE_REASON_BYTES = 200
 
 
@@ -104,9 +108,9 @@ def encode_frame_header(frame: Frame, limits: Limits = DEFAULT_LIMITS) -> bytes:
     Raises:
         LocalProtocolError: When the frame breaks a rule the far side would close the link for.
     """
-    if not 1 <= frame.kind <= 0xFFFF:
+    if not 1 <= frame.kind <= _MAX_KIND:
         raise LocalProtocolError(f"frame kind {frame.kind} is not within 1 to 65535")
-    if not 0 <= frame.request_id <= 0xFFFFFFFF:
+    if not 0 <= frame.request_id <= MAX_REQUEST_ID:
         raise LocalProtocolError("frame request id does not fit 32 bits")
     if frame.response and frame.request_id == 0:
         raise LocalProtocolError("a response needs the number of its request")
@@ -151,31 +155,33 @@ class FrameDecoder:
     def feed(self, chunk: bytes | bytearray | memoryview) -> list[Frame]:
         """Take the next bytes of the stream and return the frames they complete, in order.
 
-        Raises:
-            RemoteProtocolError: When the stream breaks a rule; ``code`` is a :class:`CloseCode`.
-                Frames completed by the same chunk before the bad bytes are dropped with it.
-        """
-        if self._error is not None:
-            raise RemoteProtocolError(str(self._error), code=self._error.code)
-        try:
-            return self._feed(memoryview(chunk).cast("B"))
-        except RemoteProtocolError as error:
-            self._error = error
-            self._header.clear()
-            self._payload.clear()
-            raise
+        Frames complete before the first bad byte are returned; the error is then raised by the
+        next call (``feed(b"")`` asks for it), so the outcome never depends on how the stream was
+        cut into chunks.
 
-    def _feed(self, view: memoryview) -> list[Frame]:
+        Raises:
+            RemoteProtocolError: When the stream broke a rule; ``code`` is a :class:`CloseCode`.
+        """
         frames: list[Frame] = []
+        if self._error is None:
+            try:
+                self._feed(memoryview(chunk).cast("B"), frames)
+            except RemoteProtocolError as error:
+                self._error = error
+                self._header.clear()
+        if self._error is not None and not frames:
+            raise RemoteProtocolError(str(self._error), code=self._error.code)
+        return frames
+
+    def _feed(self, view: memoryview, frames: list[Frame]) -> None:
         position = 0
-        while position < len(view) or (self._pending is not None and self._missing == 0):
+        while position < len(view):
             if self._pending is None:
                 position += self._take_header(view[position:])
             else:
                 position += self._take_payload(view[position:])
             if self._pending is not None and self._missing == 0:
                 frames.append(self._complete(self._pending))
-        return frames
 
     def _take_header(self, view: memoryview) -> int:
         taken = min(FRAME_HEADER_BYTES - len(self._header), len(view))
@@ -230,7 +236,9 @@ def decode_close(payload: bytes) -> tuple[int, str]:
     Raises:
         RemoteProtocolError: When the payload is too short or too long.
     """
-    if not 2 <= len(payload) <= 2 + _MAX_CLOSE_REASON_BYTES:
+    if not 0 <= len(payload) - _CLOSE_CODE_BYTES <= _MAX_CLOSE_REASON_BYTES:
         raise RemoteProtocolError("close frame has a wrong length")
-    text = payload[2:].decode("utf-8", "replace")
-    return int.from_bytes(payload[:2], "big"), "".join(c for c in text if c.isprintable())
+    text = payload[_CLOSE_CODE_BYTES:].decode("utf-8", "replace")
+    return int.from_bytes(payload[:_CLOSE_CODE_BYTES], "big"), "".join(
+        c for c in text if c.isprintable()
+    )
