@@ -1,0 +1,412 @@
+"""The committee's replicated state machine (protocol.md §6): what every server agrees on.
+
+Rules:
+
+1. ``apply`` takes the bytes of one committed command and never raises: what is malformed,
+   unsigned or out of place becomes :class:`Refused` and changes nothing.
+2. Everything is decided by the log alone: no clock, no view of who is connected. All servers that
+   applied the same prefix are in the same state.
+3. A round number is opened once. Only one aggregate is chosen for it; each roster server posts one
+   partial digest for it; once all are posted the round can no longer be aborted, because partials
+   may be on their way (commit, then reveal).
+4. A record is final with the signatures of its whole roster, or, where somebody asks for it, with
+   as many as the descriptor's ``max_absent`` leaves.
+5. Applying a command twice changes nothing the second time.
+
+Privacy does not rest on this file: each server also asks its own ``guard`` before it releases
+anything, and the guard does not believe the log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from zipnet.errors import RemoteProtocolError, VerificationError
+from zipnet.machines.registry import RegistryView
+from zipnet.protocol.command import (
+    AbortReason,
+    AbortRound,
+    AnnounceKem,
+    ChooseAggregate,
+    Command,
+    OpenRound,
+    PostPartial,
+    RegisterClient,
+    RetireClient,
+    SealRecord,
+    SignRecord,
+    open_command,
+)
+from zipnet.protocol.header import verify_header
+from zipnet.protocol.identity import verify_hybrid
+from zipnet.protocol.ids import RegistryIndex, RoundNumber
+from zipnet.protocol.record import RECORD_SIGNATURE_USE, ZERO_RECORD_HASH
+from zipnet.protocol.registration import RegistryChange
+from zipnet.protocol.reservation import EMPTY_SCHEDULE_HASH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zipnet.protocol.descriptor import TrustedDescriptor
+    from zipnet.protocol.header import RoundHeader, SignedHeader
+    from zipnet.protocol.ids import Digest, PeerId, ServerIndex
+
+__all__ = [
+    "ClientRegistered",
+    "ClientRetired",
+    "CommitteeState",
+    "KemAnnounced",
+    "Outcome",
+    "PartialPosted",
+    "Phase",
+    "Refused",
+    "RoundAborted",
+    "RoundChosen",
+    "RoundOpened",
+    "RoundSealed",
+    "SignaturePosted",
+]
+
+
+class Phase(Enum):
+    """Where the current round stands."""
+
+    IDLE = "idle"
+    OPEN = "open"
+    CHOSEN = "chosen"
+    REVEALED = "revealed"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The command changed nothing; ``reason`` is a stable word for logs and metrics."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class KemAnnounced:
+    """A server's current KEM key is now the announcement with this digest."""
+
+    server: ServerIndex
+    epoch: int
+    announcement: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRegistered:
+    """A client is in the registry, from this version and round on."""
+
+    peer: PeerId
+    change: RegistryChange
+    version: int
+    replaced: RegistryIndex | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRetired:
+    """A registry index is out for good."""
+
+    index: RegistryIndex
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOpened:
+    """A round opened."""
+
+    signed: SignedHeader
+
+
+@dataclass(frozen=True, slots=True)
+class RoundChosen:
+    """The aggregate of the open round is fixed."""
+
+    chosen: ChooseAggregate
+
+
+@dataclass(frozen=True, slots=True)
+class PartialPosted:
+    """A server committed to its partial; ``complete`` when the whole roster has."""
+
+    server: ServerIndex
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SignaturePosted:
+    """A server signed the round's record."""
+
+    server: ServerIndex
+
+
+@dataclass(frozen=True, slots=True)
+class RoundSealed:
+    """A record is final.
+
+    Attributes:
+        header: Header of its round.
+        sequence: Its place in the log of records.
+        record: Its hash.
+        signatures: Committee signatures by ascending server index.
+    """
+
+    header: RoundHeader
+    sequence: int
+    record: Digest
+    signatures: tuple[tuple[ServerIndex, bytes], ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundAborted:
+    """A round was given up; its chains step all the same."""
+
+    round: RoundNumber
+    why: AbortReason
+    absent: tuple[ServerIndex, ...]
+
+
+Outcome = (
+    Refused
+    | KemAnnounced
+    | ClientRegistered
+    | ClientRetired
+    | RoundOpened
+    | RoundChosen
+    | PartialPosted
+    | SignaturePosted
+    | RoundSealed
+    | RoundAborted
+)
+
+
+class CommitteeState:
+    """The replicated state and its one way to change: :meth:`apply`.
+
+    Args:
+        descriptor: The trusted descriptor the committee runs under.
+        max_clients: Bound on registered clients; more are refused, so memory stays bounded.
+    """
+
+    def __init__(self, descriptor: TrustedDescriptor, *, max_clients: int = 100_000) -> None:
+        self.descriptor = descriptor
+        self.registry = RegistryView()
+        self.max_clients = max_clients
+        self.phase = Phase.IDLE
+        self.kem: dict[ServerIndex, KemAnnounced] = {}
+        self.last_round = RoundNumber(0)
+        self.signed: SignedHeader | None = None
+        self.chosen: ChooseAggregate | None = None
+        self.partials: dict[ServerIndex, Digest] = {}
+        self.signatures: dict[ServerIndex, SignRecord] = {}
+        self.last_final = RoundNumber(0)
+        self.last_record = ZERO_RECORD_HASH
+        self.schedule = EMPTY_SCHEDULE_HASH
+        self.next_sequence = 0
+        self._serials: dict[PeerId, int] = {}
+        self._registry_version = 0
+        # The whole of what may happen when: (phase, command) -> transition.
+        self._transitions: dict[
+            tuple[Phase, type[Command]], Callable[[ServerIndex, Command], Outcome]
+        ] = {
+            (Phase.IDLE, OpenRound): self._on_open,
+            (Phase.OPEN, ChooseAggregate): self._on_choose,
+            (Phase.OPEN, AbortRound): self._on_abort,
+            (Phase.CHOSEN, PostPartial): self._on_partial,
+            (Phase.CHOSEN, AbortRound): self._on_abort,
+            (Phase.REVEALED, SignRecord): self._on_sign,
+            (Phase.REVEALED, SealRecord): self._on_seal,
+        }
+        for phase in Phase:
+            self._transitions[phase, AnnounceKem] = self._on_announce
+            self._transitions[phase, RegisterClient] = self._on_register
+            self._transitions[phase, RetireClient] = self._on_retire
+
+    @property
+    def header(self) -> RoundHeader | None:
+        """Header of the round that is under way, None while idle."""
+        return None if self.signed is None else self.signed.header
+
+    def apply(self, data: bytes) -> Outcome:
+        """Apply one committed command and say what became of it."""
+        descriptor = self.descriptor
+        try:
+            signed = open_command(data, descriptor.group, descriptor.committee_keys)
+        except RemoteProtocolError:
+            return Refused("malformed")
+        except VerificationError:
+            return Refused("bad_signature")
+        handler = self._transitions.get((self.phase, type(signed.command)))
+        if handler is None:
+            return Refused("out_of_place")
+        return handler(signed.author, signed.command)
+
+    def _on_announce(self, author: ServerIndex, command: Command) -> Outcome:
+        assert isinstance(command, AnnounceKem)
+        known = self.kem.get(author)
+        if known is not None and known.epoch >= command.epoch:
+            return Refused("stale_epoch")
+        announced = KemAnnounced(author, command.epoch, command.announcement)
+        self.kem[author] = announced
+        return announced
+
+    def _on_register(self, _author: ServerIndex, command: Command) -> Outcome:
+        assert isinstance(command, RegisterClient)
+        if command.serial <= self._serials.get(command.peer, -1):
+            return Refused("stale_registration")
+        old = self.registry.index_of(command.peer)
+        if old is None and self.registry.active_count >= self.max_clients:
+            return Refused("registry_full")
+        if old is not None:
+            self._retire(old)
+        change = RegistryChange(
+            index=self.registry.next_index,
+            client=(command.peer, command.ed25519),
+            registration=command.registration,
+            first_round=RoundNumber(self.last_round + 1),
+        )
+        self.registry.apply((change,))
+        self._serials[command.peer] = command.serial
+        return ClientRegistered(command.peer, change, self.registry.version, old)
+
+    def _on_retire(self, _author: ServerIndex, command: Command) -> Outcome:
+        assert isinstance(command, RetireClient)
+        if not self.registry.is_active(command.index):
+            return Refused("not_registered")
+        self._retire(command.index)
+        return ClientRetired(command.index)
+
+    def _retire(self, index: RegistryIndex) -> None:
+        until = RoundNumber(self.last_round + 1)
+        self.registry.apply((RegistryChange(index, None, None, until),))
+
+    def _on_open(self, author: ServerIndex, command: Command) -> Outcome:
+        assert isinstance(command, OpenRound)
+        header = command.signed.header
+        reason = self._open_refusal(author, command.signed)
+        if reason is not None:
+            return Refused(reason)
+        self.phase = Phase.OPEN
+        self.signed = command.signed
+        self.last_round = header.round
+        self._registry_version = header.registry_version
+        return RoundOpened(command.signed)
+
+    def _open_refusal(self, author: ServerIndex, signed: SignedHeader) -> str | None:
+        header = signed.header
+        chain = (self.last_round + 1, self.last_final, self.last_record, self.schedule)
+        named = (header.round, header.previous_final, header.previous_record, header.schedule)
+        if named != chain:
+            return "does_not_extend"
+        group = (self.descriptor.group, self.descriptor.descriptor.version)
+        if (header.group, header.descriptor_version) != group:
+            return "other_group"
+        if author != header.opener:
+            return "not_the_opener"
+        known = self._registry_version <= header.registry_version <= self.registry.version
+        if not known or self.registry.digest_at(header.registry_version) != header.registry_digest:
+            return "unknown_registry"
+        try:
+            self.descriptor.require_roster(header.roster)
+            verify_header(signed, self.descriptor.committee_keys)
+        except VerificationError:
+            return "roster_not_allowed"
+        return None
+
+    def _on_choose(self, author: ServerIndex, command: Command) -> Outcome:
+        assert isinstance(command, ChooseAggregate)
+        refusal = self._round_refusal(author, command.round)
+        if refusal is not None:
+            return refusal
+        if command.count < self.descriptor.params.min_participants:
+            return Refused("below_minimum")
+        self.phase = Phase.CHOSEN
+        self.chosen = command
+        return RoundChosen(command)
+
+    def _on_partial(self, author: ServerIndex, command: Command) -> Outcome:
+        assert isinstance(command, PostPartial)
+        refusal = self._round_refusal(author, command.round)
+        if refusal is not None:
+            return refusal
+        if self.chosen is None or command.aggregate != self.chosen.aggregate:
+            return Refused("other_aggregate")
+        if author in self.partials:
+            return Refused("second_partial")
+        self.partials[author] = command.partial
+        complete = len(self.partials) == len(self._roster())
+        if complete:
+            self.phase = Phase.REVEALED
+        return PartialPosted(author, complete)
+
+    def _on_sign(self, author: ServerIndex, command: Command) -> Outcome:
+        assert isinstance(command, SignRecord)
+        refusal = self._round_refusal(author, command.round)
+        if refusal is not None:
+            return refusal
+        if author in self.signatures:
+            return Refused("second_signature")
+        identity = self.descriptor.committee[author]
+        try:
+            verify_hybrid(identity, RECORD_SIGNATURE_USE, command.record, command.signature)
+        except VerificationError:
+            return Refused("bad_record_signature")
+        self.signatures[author] = command
+        return self._seal_with(len(self._roster())) or SignaturePosted(author)
+
+    def _on_seal(self, author: ServerIndex, command: Command) -> Outcome:
+        assert isinstance(command, SealRecord)
+        refusal = self._round_refusal(author, command.round)
+        if refusal is not None:
+            return refusal
+        return self._seal_with(self.descriptor.required_signatures) or Refused("too_few_signatures")
+
+    def _seal_with(self, needed: int) -> RoundSealed | None:
+        header = self.header
+        for candidate in self.signatures.values():
+            agreeing = {
+                server: item
+                for server, item in sorted(self.signatures.items())
+                if (item.record, item.schedule) == (candidate.record, candidate.schedule)
+            }
+            if len(agreeing) >= needed and header is not None:
+                return self._seal(header, candidate, agreeing)
+        return None
+
+    def _seal(
+        self, header: RoundHeader, signed: SignRecord, agreeing: dict[ServerIndex, SignRecord]
+    ) -> RoundSealed:
+        signatures = tuple((server, item.signature) for server, item in agreeing.items())
+        sealed = RoundSealed(header, self.next_sequence, signed.record, signatures)
+        self.last_final = header.round
+        self.last_record = signed.record
+        self.schedule = signed.schedule
+        self.next_sequence += 1
+        self._close_round()
+        return sealed
+
+    def _on_abort(self, author: ServerIndex, command: Command) -> Outcome:
+        assert isinstance(command, AbortRound)
+        refusal = self._round_refusal(author, command.round)
+        if refusal is not None:
+            return refusal
+        self._close_round()
+        return RoundAborted(command.round, command.why, command.absent)
+
+    def _round_refusal(self, author: ServerIndex, round_number: RoundNumber) -> Refused | None:
+        if round_number != self.last_round:
+            return Refused("other_round")
+        if author not in self._roster():
+            return Refused("not_in_roster")
+        return None
+
+    def _roster(self) -> tuple[ServerIndex, ...]:
+        return () if self.header is None else self.header.roster
+
+    def _close_round(self) -> None:
+        self.phase = Phase.IDLE
+        self.signed = None
+        self.chosen = None
+        self.partials = {}
+        self.signatures = {}

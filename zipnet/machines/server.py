@@ -1,0 +1,484 @@
+"""A committee server's own machine: from what it knows to what it should do next.
+
+protocol.md §6, §8. The replicated facts live in ``committee``; this machine adds what only this
+server knows (who leads, who is connected, which blobs and chains are here, what time it is) and is
+*level-triggered*: after every event it looks at the whole state and asks for what is missing. So a
+restart, a lost message or a change of leader needs no special case: the same look finds the same
+work again.
+
+Rules:
+
+1. Until the log is caught up nothing is proposed and nothing released.
+2. The release guard is asked before every unblinding, also after a restart.
+3. A partial may leave only in phase ``REVEALED``: every roster server has committed to its own.
+4. Every closed round steps the chains before anything of a later round is done.
+5. Only the leader opens, chooses, aborts and seals; every server could, and the log decides.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zipnet.machines.committee import (
+    ClientRegistered,
+    ClientRetired,
+    CommitteeState,
+    Phase,
+    RoundAborted,
+    RoundOpened,
+    RoundSealed,
+)
+from zipnet.machines.guard import RefusedRelease, ReleaseRequest
+from zipnet.machines.server_effects import (
+    AdmitClient,
+    AggregateArrived,
+    AnnounceKemKey,
+    AssembleRecord,
+    CatchUpRecords,
+    ClientAdmitted,
+    ClientNotAdmitted,
+    Committed,
+    Effect,
+    Event,
+    Fetch,
+    Instant,
+    KeepAggregate,
+    KemKeyReady,
+    LinksChanged,
+    OpenRoundWith,
+    PartialArrived,
+    PersistRelease,
+    Propose,
+    PublishAborted,
+    PublishOpened,
+    RecordAssembled,
+    RefuseRelease,
+    RetireChain,
+    SharePartial,
+    StandingChanged,
+    StepChains,
+    StoreRecord,
+    TimerFired,
+    Unblind,
+    Unblinded,
+    UnblindFailed,
+)
+from zipnet.protocol.command import (
+    AbortReason,
+    AbortRound,
+    AnnounceKem,
+    ChooseAggregate,
+    Command,
+    PostPartial,
+    RetireClient,
+    SealRecord,
+    SignRecord,
+)
+from zipnet.protocol.header import RoundHeader
+from zipnet.protocol.ids import RoundNumber, ServerIndex
+
+if TYPE_CHECKING:
+    from zipnet.machines.guard import ReleaseGuard
+    from zipnet.protocol.descriptor import TrustedDescriptor
+    from zipnet.protocol.ids import Digest, RegistryIndex
+    from zipnet.protocol.params import Cadence
+    from zipnet.protocol.participants import Participants
+
+__all__ = ["ServerMachine"]
+
+RETRY_S = 1.0
+"""How long a proposal or fetch may go unanswered before it is asked for again."""
+_MAX_AGGREGATES = 8
+
+
+class _Round:
+    """What this server alone knows about the round under way."""
+
+    __slots__ = ("aggregates", "assembled", "own_partial", "partials", "shared", "since", "unblinding")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.aggregates: dict[Digest, Participants] = {}
+        self.partials: dict[ServerIndex, Digest] = {}
+        self.own_partial: Digest | None = None
+        self.unblinding = False
+        self.shared = False
+        self.assembled: RecordAssembled | None = None
+
+
+class ServerMachine:
+    """One committee server as a pure machine.
+
+    Args:
+        server: This server's index.
+        descriptor: The trusted descriptor.
+        guard: This server's release guard, with its durable history.
+        cadence: Round period and deadlines this server leads with.
+        min_participants: Fewest clients it opens a round for.
+        next_sequence: Number of records already in its record log.
+        max_clients: Bound on registered clients.
+    """
+
+    def __init__(
+        self,
+        *,
+        server: ServerIndex,
+        descriptor: TrustedDescriptor,
+        guard: ReleaseGuard,
+        cadence: Cadence,
+        min_participants: int,
+        next_sequence: int,
+        max_clients: int = 100_000,
+    ) -> None:
+        self.server = server
+        self.state = CommitteeState(descriptor, max_clients=max_clients)
+        self._descriptor = descriptor
+        self._guard = guard
+        self._cadence = cadence
+        self._min_participants = max(min_participants, descriptor.params.min_participants)
+        self._stored = next_sequence
+        self._leads = False
+        self._caught_up = False
+        self._connected: frozenset[ServerIndex] = frozenset()
+        self._round = _Round(0.0)
+        self._refused_round = RoundNumber(0)
+        self._last_open = float("-inf")
+        self._to_admit: dict[RegistryIndex, AdmitClient] = {}
+        self._admitted: set[RegistryIndex] = set()
+        self._leaving: set[RegistryIndex] = set()
+        self._unadmittable: set[RegistryIndex] = set()
+        self._kem_epoch = -1
+        self._kem_ready: KemKeyReady | None = None
+        self._asked: dict[tuple[str, object], float] = {}
+        self._roots = sum(1 for e in descriptor.descriptor.aggregators if e.parent is None)
+
+    def step(self, event: Event, now: Instant) -> list[Effect]:
+        """Take one event and return what to do, in order."""
+        effects: list[Effect] = []
+        match event:
+            case Committed():
+                for data in event.commands:
+                    self._on_committed(data, now, effects)
+            case StandingChanged():
+                self._leads, self._caught_up = event.leads, event.caught_up
+            case LinksChanged():
+                self._connected = event.connected
+            case AggregateArrived():
+                self._on_aggregate(event)
+            case PartialArrived():
+                self._on_partial(event)
+            case Unblinded() | UnblindFailed():
+                self._on_unblinded(event, now)
+            case RecordAssembled():
+                if event.round == self.state.last_round:
+                    self._round.assembled = event
+            case ClientAdmitted():
+                self._admitted.add(event.index)
+            case ClientNotAdmitted():
+                self._unadmittable.add(event.index)
+            case KemKeyReady():
+                self._kem_ready = event
+            case TimerFired():
+                pass
+        if self._caught_up:
+            self._look(now, effects)
+        return effects
+
+    def is_admitted(self, index: RegistryIndex) -> bool:
+        """Tell whether an index is registered for the round under way and its chain is here."""
+        header = self.state.header
+        if header is None or index not in self._admitted:
+            return False
+        return self.state.registry.is_member(index, header.registry_version, header.round)
+
+    # -- what the log says -----------------------------------------------------------------
+
+    def _on_committed(self, data: bytes, now: Instant, effects: list[Effect]) -> None:
+        outcome = self.state.apply(data)
+        match outcome:
+            case RoundOpened():
+                self._round = _Round(now.monotonic)
+                self._last_open = now.monotonic
+                self._asked.clear()
+                self._admitted -= self._leaving
+                self._leaving.clear()
+                if self._caught_up:
+                    effects.append(PublishOpened(outcome.signed))
+            case RoundSealed():
+                effects.append(StepChains(outcome.header.round))
+                if outcome.sequence >= self._stored:
+                    self._store(outcome, effects)
+            case RoundAborted():
+                effects.append(StepChains(outcome.round))
+                if self._caught_up:
+                    effects.append(PublishAborted(outcome))
+            case ClientRegistered():
+                if outcome.replaced is not None:
+                    self._forget_client(outcome.replaced, effects)
+                self._to_admit[outcome.change.index] = AdmitClient(outcome.change)
+            case ClientRetired():
+                self._forget_client(outcome.index, effects)
+            case _:
+                pass
+
+    def _store(self, sealed: RoundSealed, effects: list[Effect]) -> None:
+        own = self._round.assembled
+        mine = own is not None and (own.round, own.record) == (sealed.header.round, sealed.record)
+        if mine and sealed.sequence == self._stored:
+            effects.append(StoreRecord(sealed))
+            self._stored += 1
+        else:
+            # This server was away, or saw the round differently: the others have the record.
+            effects.append(CatchUpRecords(sealed.sequence + 1))
+            self._stored = sealed.sequence + 1
+
+    def _forget_client(self, index: RegistryIndex, effects: list[Effect]) -> None:
+        self._unadmittable.discard(index)
+        self._leaving.add(index)
+        self._to_admit.pop(index, None)
+        effects.append(RetireChain(index))
+
+    # -- what arrives ----------------------------------------------------------------------
+
+    def _on_aggregate(self, event: AggregateArrived) -> None:
+        header = self.state.header
+        if header is None or (event.round, event.header_hash) != (header.round, header.hash):
+            return
+        chosen = self.state.chosen
+        wanted = chosen is not None and chosen.aggregate == event.digest
+        if wanted or len(self._round.aggregates) < _MAX_AGGREGATES:
+            self._round.aggregates[event.digest] = event.participants
+
+    def _on_partial(self, event: PartialArrived) -> None:
+        if self.state.partials.get(event.server) == event.digest:
+            self._round.partials[event.server] = event.digest
+
+    def _on_unblinded(self, event: Unblinded | UnblindFailed, now: Instant) -> None:
+        if event.round != self.state.last_round:
+            return
+        self._round.unblinding = False
+        if isinstance(event, Unblinded):
+            self._round.own_partial = event.partial
+        else:
+            # Ask again later: the registration may still be on its way to this server.
+            self._asked["unblind", event.round] = now.monotonic + RETRY_S
+
+    # -- the level-triggered look ----------------------------------------------------------
+
+    def _look(self, now: Instant, effects: list[Effect]) -> None:
+        self._look_at_kem(now, effects)
+        self._look_at_registry(now, effects)
+        match self.state.phase:
+            case Phase.IDLE:
+                self._look_idle(now, effects)
+            case Phase.OPEN:
+                self._look_open(now, effects)
+            case Phase.CHOSEN:
+                self._look_chosen(now, effects)
+            case Phase.REVEALED:
+                self._look_revealed(now, effects)
+
+    def _due(self, now: Instant, what: str, about: object) -> bool:
+        """Tell whether to ask (again) for something, and note that it was asked."""
+        if now.monotonic < self._asked.get((what, about), float("-inf")):
+            return False
+        self._asked[what, about] = now.monotonic + RETRY_S
+        return True
+
+    def _propose(self, command: Command, now: Instant, effects: list[Effect]) -> None:
+        if self._due(now, "propose", command):
+            effects.append(Propose(command))
+
+    def _look_at_kem(self, now: Instant, effects: list[Effect]) -> None:
+        announced = self.state.kem.get(self.server)
+        newest = -1 if announced is None else announced.epoch
+        epoch = max(newest, now.wall_ms // 1000 // self._descriptor.params.kem_epoch_s)
+        ready = self._kem_ready
+        if ready is not None and ready.epoch > newest:
+            self._propose(AnnounceKem(ready.epoch, ready.announcement), now, effects)
+        if self._kem_epoch < epoch:
+            # After a restart too: the driver says whether the announced key is still held.
+            self._kem_epoch = epoch
+            effects.append(AnnounceKemKey(epoch, newest))
+
+    def _look_at_registry(self, now: Instant, effects: list[Effect]) -> None:
+        effects.extend(self._to_admit.values())
+        self._to_admit.clear()
+        for index in sorted(self._unadmittable):
+            if self.state.registry.is_active(index):
+                self._propose(RetireClient(index), now, effects)
+
+    def _look_idle(self, now: Instant, effects: list[Effect]) -> None:
+        state = self.state
+        if not self._leads or state.registry.active_count < self._min_participants:
+            return
+        if now.monotonic < self._last_open + self._cadence.round_period_ms / 1000:
+            return
+        roster = self._possible_roster()
+        if roster is None or not self._due(now, "open", state.last_round):
+            return
+        effects.append(OpenRoundWith(self._next_header(roster, now)))
+
+    def _possible_roster(self) -> tuple[ServerIndex, ...] | None:
+        everyone = range(len(self._descriptor.committee))
+        here = tuple(ServerIndex(i) for i in everyone if i == self.server or i in self._connected)
+        return here if len(here) >= self._descriptor.required_signatures else None
+
+    def _next_header(self, roster: tuple[ServerIndex, ...], now: Instant) -> RoundHeader:
+        state = self.state
+        return RoundHeader(
+            group=self._descriptor.group,
+            round=RoundNumber(state.last_round + 1),
+            descriptor_version=self._descriptor.descriptor.version,
+            previous_final=state.last_final,
+            previous_record=state.last_record,
+            schedule=state.schedule,
+            registry_version=state.registry.version,
+            registry_digest=state.registry.digest,
+            roster=roster,
+            opener=self.server,
+            opened_at_ms=now.wall_ms,
+        )
+
+    def _look_open(self, now: Instant, effects: list[Effect]) -> None:
+        if not self._leads:
+            return
+        folded = now.monotonic >= self._round.since + self._fold_grace_s
+        best = self._best_aggregate()
+        if best is not None and (folded or len(self._round.aggregates) >= self._roots):
+            digest, participants = best
+            if len(participants) >= self._min_participants:
+                number = self.state.last_round
+                count = len(participants)
+                command = ChooseAggregate(number, digest, participants.digest, count)
+                self._propose(command, now, effects)
+            else:
+                self._abort(AbortReason.BELOW_MINIMUM, now, effects)
+        elif folded and best is None:
+            self._abort(AbortReason.NO_AGGREGATE, now, effects)
+
+    @property
+    def _fold_grace_s(self) -> float:
+        """From opening to giving up on the root: the fold deadline and the way back."""
+        cadence = self._cadence
+        slack = cadence.round_deadline_ms - cadence.fold_deadline_ms
+        return (cadence.fold_deadline_ms + slack / 2) / 1000
+
+    def _best_aggregate(self) -> tuple[Digest, Participants] | None:
+        found = self._round.aggregates.items()
+        return max(found, key=lambda item: (len(item[1]), item[0]), default=None)
+
+    def _look_chosen(self, now: Instant, effects: list[Effect]) -> None:
+        own_posted = self.server in self.state.partials
+        if not own_posted and self._round.own_partial is not None and self.state.chosen is not None:
+            chosen = self.state.chosen
+            command = PostPartial(chosen.round, chosen.aggregate, self._round.own_partial)
+            self._propose(command, now, effects)
+        elif not own_posted:
+            self._release(now, effects)
+        if self._leads and now.monotonic >= self._round.since + self._deadline_s:
+            self._abort(AbortReason.PARTIAL_MISSING, now, effects)
+
+    @property
+    def _deadline_s(self) -> float:
+        return self._cadence.round_deadline_ms / 1000
+
+    def _release(self, now: Instant, effects: list[Effect]) -> None:
+        """Ask the guard, and unblind if it agrees (rule 2)."""
+        chosen, header = self.state.chosen, self.state.header
+        if chosen is None or header is None or self.server not in header.roster:
+            return
+        if self._round.unblinding or self._refused_round == header.round:
+            return
+        participants = self._round.aggregates.get(chosen.aggregate)
+        if participants is None:
+            self._fetch(chosen.aggregate, header.roster, now, effects)
+            return
+        if not self._due(now, "unblind", header.round):
+            return
+        if (participants.digest, len(participants)) != (chosen.participants, chosen.count):
+            self._refuse(header.round, "other_participants", effects)
+            return
+        request = ReleaseRequest(header, header.round, header.hash, participants)
+        decision = self._guard.decide(request, admitted=self.is_admitted)
+        if isinstance(decision, RefusedRelease):
+            if decision.reason != "not_admitted":
+                self._refuse(header.round, decision.reason, effects)
+            return
+        # Remembered before it is durable: from here on a second set is refused whatever happens,
+        # and the driver's order of effects keeps the release in until the journal has it.
+        self._guard.remember(decision)
+        self._round.unblinding = True
+        effects.append(KeepAggregate(header.round, chosen.aggregate))
+        effects.append(PersistRelease(decision))
+        effects.append(Unblind(header, chosen.aggregate, participants))
+
+    def _refuse(self, round_number: RoundNumber, reason: str, effects: list[Effect]) -> None:
+        self._refused_round = round_number
+        effects.append(RefuseRelease(round_number, reason))
+
+    def _look_revealed(self, now: Instant, effects: list[Effect]) -> None:
+        header, chosen = self.state.header, self.state.chosen
+        if header is None or chosen is None:
+            return
+        if self.server in header.roster:
+            self._look_at_partials(header, chosen, now, effects)
+        late = now.monotonic >= self._round.since + self._deadline_s
+        enough = len(self.state.signatures) >= self._descriptor.required_signatures
+        if self._leads and late and enough:
+            self._propose(SealRecord(header.round), now, effects)
+
+    def _look_at_partials(
+        self, header: RoundHeader, chosen: ChooseAggregate, now: Instant, effects: list[Effect]
+    ) -> None:
+        mine = self._round
+        if mine.own_partial is None:
+            # After a restart: the same release again, for the same participants.
+            self._release(now, effects)
+            return
+        if not mine.shared:
+            mine.shared = True
+            mine.partials[self.server] = mine.own_partial
+            effects.append(SharePartial(header.round, mine.own_partial))
+        for server in header.roster:
+            if server not in mine.partials:
+                self._fetch(self.state.partials[server], (server, *header.roster), now, effects)
+        if chosen.aggregate not in mine.aggregates:
+            self._fetch(chosen.aggregate, header.roster, now, effects)
+        elif len(mine.partials) == len(header.roster):
+            self._sign(header, chosen, now, effects)
+
+    def _sign(
+        self, header: RoundHeader, chosen: ChooseAggregate, now: Instant, effects: list[Effect]
+    ) -> None:
+        assembled = self._round.assembled
+        if assembled is None:
+            if self._due(now, "assemble", header.round):
+                partials = tuple(self.state.partials[server] for server in header.roster)
+                sequence = self.state.next_sequence
+                effects.append(AssembleRecord(header, sequence, chosen.aggregate, partials))
+        elif self.server not in self.state.signatures:
+            command = SignRecord(
+                header.round, assembled.record, assembled.schedule, assembled.signature
+            )
+            self._propose(command, now, effects)
+
+    def _fetch(
+        self,
+        digest: Digest,
+        holders: tuple[ServerIndex, ...],
+        now: Instant,
+        effects: list[Effect],
+    ) -> None:
+        others = tuple(dict.fromkeys(s for s in holders if s != self.server))
+        if self._due(now, "fetch", digest):
+            effects.append(Fetch(digest, others))
+
+    def _abort(self, why: AbortReason, now: Instant, effects: list[Effect]) -> None:
+        header = self.state.header
+        if header is None:
+            return
+        absent: tuple[ServerIndex, ...] = ()
+        if self.state.phase is Phase.CHOSEN:
+            absent = tuple(s for s in header.roster if s not in self.state.partials)
+        self._propose(AbortRound(header.round, why, absent), now, effects)
