@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from pathlib import Path
 from typing import Protocol
 
 __all__ = ["File", "Files", "OsFile", "OsFiles"]
@@ -99,12 +100,12 @@ class OsFile:
         os.ftruncate(self._fd, size)
 
     def sync(self) -> None:
-        """``fsync``: data and length; ``fdatasync`` would do, but costs the same on a grown file."""
+        """``fsync``, since ``fdatasync`` costs the same on a file that has grown."""
         os.fsync(self._fd)
 
     def sync_folder(self) -> None:
         """``fsync`` the folder, without which a new file may vanish whole."""
-        folder = os.open(os.path.dirname(os.path.abspath(self._path)), os.O_RDONLY | os.O_CLOEXEC)
+        folder = os.open(Path(self._path).parent, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         finally:

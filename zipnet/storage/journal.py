@@ -184,7 +184,7 @@ class FileJournal:
         return len(raw) == _HEADER.size and _header_check(raw) == raw[-_CHECK_BYTES:]
 
     def _create(self) -> None:
-        # A file no longer than a header never had an append return, so writing it anew loses nothing.
+        # No append ever returned for a file no longer than a header: nothing is lost.
         self._file.truncate(0)
         bare = _HEADER.pack(_MAGIC, _VERSION, self._identity, os.urandom(16), bytes(_CHECK_BYTES))
         header = bare[:-_CHECK_BYTES] + _header_check(bare)
@@ -278,7 +278,9 @@ class FileJournal:
             elif kind == _KIND_TRUNCATE:
                 del self._entries[_COUNT.unpack(body)[0] :]
             else:
-                raise StorageError(f"the journal {self._path} holds a record of unknown kind {kind}")
+                raise StorageError(
+                    f"the journal {self._path} holds a record of unknown kind {kind}"
+                )
 
     def _write_frame(self, payload: bytes) -> None:
         if self._failed or self._closed:

@@ -1,0 +1,462 @@
+"""One member's Raft state: PySyncObj's, with what is unsafe or unused in it replaced.
+
+The library keeps: election timers and campaigns, vote granting, the commit rule, forwarding of
+commands to the leader, and the order of a tick. Replaced, by overriding its private methods (the
+names are checked at every start, see :mod:`zipnet.consensus.quarantine`):
+
+* *Receiving entries.* The library drops its log after ``prev_index`` even when what follows is
+  the same; a crash before the rewrite, or a repeated old message, then loses entries it had
+  confirmed. Here entries are dropped on a conflict only, never below the commit index, and the
+  commit index moves no further than what this very message confirmed (Raft, figure 2).
+* *Answers to the leader.* The library's carry no term, so one sent under an earlier leadership
+  counts as a confirmation now. Here the term is in it, and a newer term makes the leader step down.
+* *Votes.* The library counts messages, not voters; here a member counts once per term.
+* *Requests.* Ids start at a random number, so an answer meant for an earlier life of this member
+  cannot confirm a command of this one; a repeated request is put into the log once.
+* *Sending entries.* Bounded batches, no pickled big ones, no snapshots; a follower that diverged
+  says where it agrees instead of being searched for, which the library may never finish.
+* *Commands.* Opaque bytes; applying one appends it to a list and so cannot raise.
+
+Driving it: ``receive`` and ``tick`` change state and collect output; then the owner makes
+``log.take_staged()`` durable, and only then sends ``outbox``, resolves ``outcomes`` and hands out
+``applied``. Nothing here waits, sends or reads a clock of its own.
+
+Longer than most modules because it is one class: the library's state is private to one class, and
+so is what corrects it.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from pysyncobj.config import FAIL_REASON, SyncObjConf
+from pysyncobj.node import Node
+from pysyncobj.syncobj import SyncObj
+
+from zipnet.consensus.messages import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_ENTRIES,
+    AppendEntries,
+    AppendReply,
+    Entry,
+    Message,
+    RequestVote,
+    Submit,
+    SubmitReply,
+    Vote,
+)
+from zipnet.consensus.peers import GatedQueue, Peers, to_library
+from zipnet.consensus.quarantine import quarantine, self_test, under_clock
+from zipnet.consensus.raftlog import NO_OP, REGULAR, DurableLog, LogEntry
+from zipnet.errors import GuardError
+
+__all__ = ["MAX_UNCOMMITTED", "OVERRIDDEN", "RaftMember", "Timing"]
+
+quarantine()
+
+#: Entries a leader keeps in flight; more wait in its queue (see docs/decisions/0002).
+MAX_UNCOMMITTED: Final = 4
+_REMEMBERED_REQUESTS: Final = 256
+_FOLLOWER, _LEADER = 0, 2
+
+#: Methods of the library this class must replace; the start-up self-test compares.
+OVERRIDDEN: Final = (
+    "_applyCommand",
+    "_SyncObj__doApplyCommand",
+    "_SyncObj__generateRaftTimeout",
+    "_SyncObj__sendAppendEntries",
+    "_SyncObj__sendNextNodeIdx",
+    "_SyncObj__tryLogCompaction",
+    "_SyncObj__loadDumpFile",
+    "_SyncObj__doChangeCluster",
+    "_SyncObj__parseChangeClusterRequest",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How fast the committee notices a lost leader.
+
+    Attributes:
+        heartbeat_s: A leader speaks at least this often; below a third of ``election_min_s``.
+        election_min_s: A follower that hears nothing for this long, or up to ``election_max_s``,
+            stands for election. The least must exceed the slowest fsync plus a round trip.
+        election_max_s: The longest a follower waits; a leader without a majority for this long
+            steps down.
+    """
+
+    heartbeat_s: float = 0.1
+    election_min_s: float = 0.4
+    election_max_s: float = 1.4
+
+
+class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
+    """One member of a fixed committee.
+
+    Args:
+        server: Index of this member, below ``size``.
+        size: Number of members.
+        log: Its log, already replayed.
+        timing: Time-outs.
+        clock: Monotonic seconds; the only clock ever read.
+        rng: Source of election jitter and of the first request id.
+
+    Attributes:
+        outbox: ``(server, message)`` in sending order, to be sent once staged records are durable.
+        applied: Commands committed since last taken, in order, likewise.
+        outcomes: ``(callback, failure)`` of submissions decided since last taken, likewise.
+        refused: Messages dropped because no sound member sends them.
+    """
+
+    _SyncObj__raftLog: DurableLog
+    _SyncObj__raftState: int
+    _SyncObj__raftCurrentTerm: int
+    _SyncObj__raftCommitIndex: int
+    _SyncObj__raftLastApplied: int
+    _SyncObj__raftLeader: Node | None
+    _SyncObj__raftElectionDeadline: float
+    _SyncObj__raftNextIndex: dict[Node, int]
+    _SyncObj__raftMatchIndex: dict[Node, int]
+    _SyncObj__connectedNodes: set[Node]
+    _SyncObj__leaderCommitIndex: int | None
+    _SyncObj__noopIDx: int
+    _SyncObj__newAppendEntriesTime: float
+    _SyncObj__commandsQueue: GatedQueue
+
+    def __init__(
+        self,
+        *,
+        server: int,
+        size: int,
+        log: DurableLog,
+        timing: Timing,
+        clock: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self.server = server
+        self.outbox: list[tuple[int, Message]] = []
+        self.applied: list[bytes] = []
+        self.outcomes: list[tuple[Callable[[int], None], int]] = []
+        self.refused = 0
+        self.log = log
+        self._clock = clock
+        self._rng = rng
+        self._timing = timing
+        self._members = {index: Node(index) for index in range(size)}
+        self._votes: set[int] = set()
+        self._votes_term = -1
+        self._seen: dict[int, OrderedDict[int, None]] = {i: OrderedDict() for i in range(size)}
+        others = [node for index, node in self._members.items() if index != server]
+        with under_clock(clock):
+            peers = Peers(self._send)
+            super().__init__(self._members[server], others, _conf(timing), transport=peers)
+        self._adopt(log)
+
+    def _adopt(self, log: DurableLog) -> None:
+        # The constructor made an empty log in memory; nothing has happened on it yet.
+        self._SyncObj__raftLog = log
+        self._SyncObj__raftCurrentTerm = max(log.getCurrentTerm(), self._last()[2])
+        self._SyncObj__votedForNodeId = log.getVotedForNodeId()
+        self._SyncObj__raftCommitIndex = log.getRaftCommitIndex()
+        self._SyncObj__commandsQueue = GatedQueue(self.has_room)
+        self._SyncObj__commandsLocalCounter = self._rng.getrandbits(60)
+        # Off only while constructing, when it would open a pipe to wake a thread we do not have.
+        self.conf.appendEntriesUseBatch = False
+
+    # ---- what the owner calls ------------------------------------------------------------------
+
+    def self_test(self) -> None:
+        """Prove that no pickle can be reached.
+
+        Raises:
+            GuardError: It can, or the library is not the examined one.
+        """
+        self_test(type(self), OVERRIDDEN)
+
+    def link(self, server: int, *, up: bool) -> None:
+        """Note that the link to another member came up or went down."""
+        node = self._members[server]
+        connected = self._SyncObj__connectedNodes
+        if up:
+            connected.add(node)
+            return
+        connected.discard(node)
+        if node == self._SyncObj__raftLeader:
+            # Answers still owed by that leader were lost with the link; their fate is not known.
+            self._SyncObj__onLeaderChanged()
+
+    def receive(self, server: int, message: Message) -> None:
+        """Process one message of another member."""
+        with under_clock(self._clock):
+            self._on_message(self._members[server], message)
+
+    def tick(self) -> None:
+        """Do what time and earlier messages demand. Call after every ``receive`` and on time."""
+        with under_clock(self._clock):
+            self._onTick(0.0)
+
+    def submit(self, command: bytes, done: Callable[[int], None]) -> None:
+        """Queue a command; ``done`` gets one of the library's failure reasons, 0 for committed."""
+
+        def note(_result: object, failure: int) -> None:
+            self.outcomes.append((done, failure))
+
+        self._applyCommand(command, note, REGULAR[0])
+
+    def has_room(self) -> bool:
+        """Whether a leader may put another entry into its log now (always true otherwise)."""
+        if self._SyncObj__raftState != _LEADER:
+            return True
+        return self._last()[1] - self._SyncObj__raftCommitIndex < MAX_UNCOMMITTED
+
+    def wants_tick(self) -> bool:
+        """Whether another tick has something to do without any message or time passing."""
+        if len(self._members) == 1 and self._SyncObj__raftCommitIndex < self._last()[1]:
+            return True
+        return len(self._SyncObj__commandsQueue) > 0 and self.has_room()
+
+    def due(self) -> float:
+        """When the next tick is due by time, in the clock's seconds."""
+        if self._SyncObj__raftState == _LEADER:
+            return self._SyncObj__newAppendEntriesTime
+        if not self._SyncObj__connectedNodes and len(self._members) > 1:
+            return self._clock() + self._timing.election_min_s
+        return self._SyncObj__raftElectionDeadline
+
+    def leader(self) -> int | None:
+        """Index of the member believed to lead."""
+        node = self._SyncObj__raftLeader
+        return None if node is None else int(node.id)
+
+    def caught_up(self) -> bool:
+        """Whether everything a leader said is committed has been applied."""
+        known = self._SyncObj__leaderCommitIndex
+        applied = self._SyncObj__raftLastApplied
+        if self._SyncObj__raftState == _LEADER and applied < self._SyncObj__noopIDx:
+            return False
+        return known is not None and applied >= known
+
+    # ---- messages ------------------------------------------------------------------------------
+
+    def _on_message(self, node: Node, message: Message) -> None:
+        match message:
+            case AppendEntries():
+                self._on_append(node, message)
+            case AppendReply():
+                self._on_append_reply(node, message)
+            case Vote():
+                self._on_vote(node, message)
+            case Submit():
+                self._on_submit(node, message)
+            case RequestVote() | SubmitReply():
+                self._SyncObj__onMessageReceived(node, to_library(message))
+
+    def _on_vote(self, node: Node, message: Vote) -> None:
+        if message.term != self._votes_term:
+            self._votes_term, self._votes = message.term, set()
+        if node.id not in self._votes:
+            self._votes.add(node.id)
+            self._SyncObj__onMessageReceived(node, {"type": "response_vote", "term": message.term})
+
+    def _on_submit(self, node: Node, message: Submit) -> None:
+        seen = self._seen[node.id]
+        if message.request_id in seen:
+            return
+        seen[message.request_id] = None
+        if len(seen) > _REMEMBERED_REQUESTS:
+            seen.popitem(last=False)
+        request = {
+            "type": "apply_command",
+            "command": REGULAR + message.command,
+            "request_id": message.request_id,
+        }
+        self._SyncObj__onMessageReceived(node, request)
+
+    def _on_append(self, leader: Node, message: AppendEntries) -> None:
+        if message.term < self._term():
+            self._reply(leader, self._last()[1] + 1, success=False)
+            return
+        if message.term == self._term() and self._SyncObj__raftState == _LEADER:
+            self.refused += 1
+            return
+        self._follow(leader, message)
+        agreed = self._agreement(message)
+        if agreed is not None:
+            self._reply(leader, agreed, success=False)
+            return
+        if not self._store(message):
+            self.refused += 1
+            return
+        confirmed = message.prev_index + len(message.entries)
+        self._reply(leader, confirmed + 1, success=True)
+        commit = min(message.commit_index, confirmed)
+        if commit > self._SyncObj__raftCommitIndex:
+            self._SyncObj__raftCommitIndex = commit
+            self.log.setRaftCommitIndex(commit)
+
+    def _follow(self, leader: Node, message: AppendEntries) -> None:
+        self._SyncObj__raftElectionDeadline = self._clock() + self._timeout()
+        if message.term > self._term():
+            self._SyncObj__setCurrentTerm(message.term, None)
+        if self._SyncObj__raftLeader != leader:
+            self._SyncObj__onLeaderChanged()
+        self._SyncObj__raftLeader = leader
+        self._SyncObj__setState(_FOLLOWER)
+        self._SyncObj__leaderCommitIndex = message.commit_index
+
+    def _agreement(self, message: AppendEntries) -> int | None:
+        """Where the leader should go on from instead, or None when ``prev`` matches."""
+        last = self._last()[1]
+        if message.prev_index > last:
+            return last + 1
+        term = self._entry_term(message.prev_index)
+        if term == message.prev_term:
+            return None
+        index = message.prev_index
+        floor = self._SyncObj__raftCommitIndex + 1
+        while index > floor and self._entry_term(index - 1) == term:
+            index -= 1
+        return max(index, floor)
+
+    def _store(self, message: AppendEntries) -> bool:
+        """Append what is new; drop what conflicts. False when a committed entry would go."""
+        for index, entry in enumerate(message.entries, start=message.prev_index + 1):
+            if index <= self._last()[1]:
+                if self._entry_term(index) == entry.term:
+                    continue
+                if index <= self._SyncObj__raftCommitIndex:
+                    return False
+                self.log.deleteEntriesFrom(index - 1)
+            command = NO_OP if entry.command is None else REGULAR + entry.command
+            self.log.add(command, index, entry.term)
+        return True
+
+    def _on_append_reply(self, node: Node, message: AppendReply) -> None:
+        if message.term > self._term():
+            self._SyncObj__setCurrentTerm(message.term, None)
+            self._SyncObj__setState(_FOLLOWER)
+            self._SyncObj__raftLeader = None
+            return
+        if self._SyncObj__raftState != _LEADER or message.term != self._term():
+            return
+        last = self._last()[1]
+        if message.next_index > last + 1:
+            self.refused += 1
+            return
+        self._SyncObj__lastResponseTime[node] = self._clock()
+        next_index = self._SyncObj__raftNextIndex
+        if message.success:
+            match = self._SyncObj__raftMatchIndex
+            match[node] = max(match[node], message.next_index - 1)
+            next_index[node] = max(next_index[node], message.next_index)
+        else:
+            next_index[node] = max(2, message.next_index)
+        if next_index[node] <= last:
+            self._send_entries(node)
+
+    def _send(self, node: Node, message: Message) -> None:
+        self.outbox.append((node.id, message))
+
+    def _reply(self, leader: Node, next_index: int, *, success: bool) -> None:
+        self._send(leader, AppendReply(self._term(), next_index, success))
+
+    def _send_entries(self, node: Node) -> None:
+        next_index = self._SyncObj__raftNextIndex[node]
+        entries: list[Entry] = []
+        size = 0
+        for command, _, term in self.log.batch(next_index, MAX_BATCH_ENTRIES):
+            body = None if command[:1] == NO_OP else command[1:]
+            entries.append(Entry(term, body))
+            size += len(command)
+            if size >= MAX_BATCH_BYTES:
+                break
+        # Sent on trust that it arrives; if it does not, the follower's next answer corrects this.
+        self._SyncObj__raftNextIndex[node] = next_index + len(entries)
+        previous = next_index - 1
+        message = AppendEntries(
+            self._term(),
+            previous,
+            self._entry_term(previous),
+            self._SyncObj__raftCommitIndex,
+            entries,
+        )
+        self._send(node, message)
+
+    def _term(self) -> int:
+        return self._SyncObj__raftCurrentTerm
+
+    def _timeout(self) -> float:
+        return self._rng.uniform(self._timing.election_min_s, self._timing.election_max_s)
+
+    def _last(self) -> LogEntry:
+        return self._SyncObj__raftLog[-1]
+
+    def _entry_term(self, index: int) -> int:
+        return self._SyncObj__raftLog[index - 1][2]
+
+    # ---- the library's methods, replaced -------------------------------------------------------
+
+    def _applyCommand(  # noqa: N802 - the library's name
+        self,
+        command: bytes,
+        callback: object,
+        commandType: int | None = None,  # noqa: N803
+    ) -> None:
+        """Queue a command; a remote one already carries its type byte."""
+        item = command if commandType is None else bytes([commandType]) + command
+        if item[:1] != REGULAR:
+            raise GuardError("a command of a type that is not allowed")
+        try:
+            self._SyncObj__commandsQueue.put_nowait((item, callback))
+        except queue.Full:
+            self._SyncObj__callErrCallback(FAIL_REASON.QUEUE_FULL, callback)
+
+    def _SyncObj__doApplyCommand(self, command: bytes) -> None:  # noqa: N802
+        if command[:1] == REGULAR:
+            self.applied.append(command[1:])
+
+    def _SyncObj__generateRaftTimeout(self) -> float:  # noqa: N802
+        return self._timeout()
+
+    def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802
+        self._SyncObj__newAppendEntriesTime = self._clock() + self._timing.heartbeat_s
+        connected = self._SyncObj__connectedNodes
+        for index, node in self._members.items():
+            if index != self.server and node in connected:
+                self._send_entries(node)
+
+    def _SyncObj__sendNextNodeIdx(self, *_: object, **__: object) -> None:  # noqa: N802
+        raise GuardError("an answer without a term was about to be sent")
+
+    def _SyncObj__tryLogCompaction(self) -> None:  # noqa: N802
+        """Do nothing: the log is not compacted, and the library would pickle to do it."""
+
+    def _SyncObj__loadDumpFile(self, *_: object, **__: object) -> None:  # noqa: N802
+        raise GuardError("a snapshot of the library's own kind was about to be opened")
+
+    def _SyncObj__doChangeCluster(self, *_: object, **__: object) -> bool:  # noqa: N802
+        raise GuardError("the committee was about to be changed through the consensus library")
+
+    def _SyncObj__parseChangeClusterRequest(self, *_: object) -> None:  # noqa: N802
+        """Find no membership change in any command: there is no such command."""
+
+
+def _conf(timing: Timing) -> SyncObjConf:
+    return SyncObjConf(
+        autoTick=False,
+        raftMinTimeout=timing.election_min_s,
+        raftMaxTimeout=timing.election_max_s,
+        appendEntriesPeriod=timing.heartbeat_s,
+        leaderFallbackTimeout=timing.election_max_s,
+        connectionTimeout=timing.election_max_s,
+        commandsWaitLeader=False,
+        dynamicMembershipChange=False,
+        useFork=False,
+        # Turned off by RaftMember right after construction.
+        appendEntriesUseBatch=True,
+    )
