@@ -108,7 +108,7 @@ def keyed(use: str, key: Buffer, *parts: Buffer) -> bytes:
 
 
 def content_digest(data: Buffer) -> Digest:
-    """Address of a blob: derive-key ``zipnet/v1/blob`` of its raw bytes, without a length prefix."""
+    """Address a blob: derive-key ``zipnet/v1/blob`` of its raw bytes, with no length in front."""
     return Digest(blake3(data, derive_key_context=_CONTEXT + "blob").digest())
 
 
@@ -130,7 +130,7 @@ def committee_fingerprint(secret: Secret, instance: InstanceId) -> Digest:
         return Digest(keyed("committee-fingerprint", view, instance))
 
 
-def group_id(  # noqa: PLR0913 - one argument for each thing that must agree
+def group_id(
     *,
     universe: str,
     instance: str,
@@ -139,7 +139,7 @@ def group_id(  # noqa: PLR0913 - one argument for each thing that must agree
     attestation_policy_digest: bytes,
     trust_root_digest: bytes,
 ) -> GroupId:
-    """Derive the id of everything two parties must agree on before they may talk (protocol.md §3)."""
+    """Derive the id of all that two parties must agree on before they talk (protocol.md §3)."""
     return GroupId(
         derive(
             "group",

@@ -1,7 +1,7 @@
 """Parameters of a group: the shape of its rounds, and the pace its committee keeps.
 
 :class:`RoundParams` is part of the group id (protocol.md §3): two parties with different values
-are in different groups. :class:`Cadence` is not; an operator may change the pace of a running group.
+are in different groups. :class:`Cadence` is not: the pace of a running group may change.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class RoundParams:
             _require_between(name, getattr(self, name), low, high)
         if self.body_bytes > MAX_BODY_BYTES:
             raise ConfigError(
-                f"num_slots × slot_bytes makes a body of {self.body_bytes} bytes, "
+                f"num_slots and slot_bytes make a body of {self.body_bytes} bytes, "
                 f"at most {MAX_BODY_BYTES} fit a frame",
                 hint="lower num_slots or slot_bytes",
             )
