@@ -22,7 +22,7 @@ Rules:
    and is cut off; if one follows, the damage cannot come from a crash and the file is refused.
 4. After a failed write or fsync the file is never written again by this object (the kernel may
    have dropped the dirty pages). What that append wrote may or may not be there after reopening.
-5. Opening writes the last frame once more and fsyncs it: after a failed fsync the page cache may
+5. Opening writes header and last frame once more and fsyncs them: after a failed fsync the page cache may
    show bytes that never reached the disk.
 
 What it cannot tell apart: a last frame damaged on the medium *after* its fsync, and a torn one.
@@ -219,7 +219,7 @@ class FileJournal:
             self._sequence += 1
             self._end += len(frame)
             last = frame
-        self._settle(last)
+        self._settle(header, last)
 
     def _read_frame(self, offset: int) -> bytes | None:
         head = self._file.read(offset, _HEAD.size)
@@ -260,11 +260,11 @@ class FileJournal:
         self._file.truncate(self._end)
         self._file.sync()
 
-    def _settle(self, last: bytes) -> None:
-        if last:
-            self._put(self._end - len(last), last)
-            self._file.sync()
-            self._file.sync_folder()
+    def _settle(self, header: bytes, last: bytes) -> None:
+        self._put(0, header)
+        self._put(self._end - len(last), last)
+        self._file.sync()
+        self._file.sync_folder()
 
     def _replay(self, payload: bytes) -> None:
         offset = 0
