@@ -1,0 +1,206 @@
+"""The reader: verified records in, whole messages out (protocol.md §5, §6 "Record", §8.7).
+
+Rules:
+
+1. Records are read in log order without a gap. The first must be the one asked for; from sequence
+   0 on the chain is complete, from any other it is checked from there on.
+2. Only verified records come in; one that does not extend the one before it is refused, changes
+   nothing, and tells the driver to ask another server.
+3. Fragments are put together in bounded memory. What is given up is said, never dropped silently.
+4. A message is told once, however often its fragments are broadcast.
+
+Fetching, following and verification of signatures belong to the driver (``zipnet.sdk.reader``).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from zipnet.errors import VerificationError
+from zipnet.protocol.record import require_extends
+from zipnet.protocol.slots import Reassembler
+
+if TYPE_CHECKING:
+    from zipnet.protocol.ids import MessageId, RoundNumber, SlotIndex
+    from zipnet.protocol.record import VerifiedRecord
+    from zipnet.protocol.slots import Fragment
+
+__all__ = [
+    "Advanced",
+    "FetchFrom",
+    "Message",
+    "MessageLost",
+    "ReaderEffect",
+    "ReaderMachine",
+    "RecordArrived",
+    "RefuseRecord",
+    "VoidSlot",
+]
+
+_MAX_TRACKED = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class RecordArrived:
+    """A record arrived and verified."""
+
+    record: VerifiedRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message that was broadcast in full.
+
+    Attributes:
+        round: Round that completed it.
+        sequence: Log position of that round's record.
+        slots: The slots it stands in, in fragment order; with several rounds each in its own.
+        message_id: Its random id.
+        payload: What was sent.
+    """
+
+    round: RoundNumber
+    sequence: int
+    slots: tuple[SlotIndex, ...]
+    message_id: MessageId
+    payload: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class VoidSlot:
+    """A slot in which a collision or a corruption destroyed what was sent."""
+
+    round: RoundNumber
+    sequence: int
+    slot: SlotIndex
+
+
+@dataclass(frozen=True, slots=True)
+class MessageLost:
+    """A message of which not all fragments came was given up.
+
+    Attributes:
+        message_id: Its id.
+        received: Fragments that had come.
+        count: Fragments it was said to have.
+        reason: ``age``, ``messages`` or ``bytes``: the bound that was reached.
+    """
+
+    message_id: MessageId
+    received: int
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """The record is part of the chain; everything it holds has been told before this."""
+
+    record: VerifiedRecord
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFrom:
+    """Records from this sequence number on are missing; get them first."""
+
+    from_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseRecord:
+    """The record does not continue the chain; another server may have the right one."""
+
+    reason: str
+    text: str
+
+
+ReaderEffect = Message | VoidSlot | MessageLost | Advanced | FetchFrom | RefuseRecord
+
+
+class ReaderMachine:
+    """One pass over the record log.
+
+    Args:
+        from_sequence: First record to read; None starts with the first that arrives.
+        reassembler: Bounds of what is kept for incomplete messages.
+    """
+
+    def __init__(
+        self, from_sequence: int | None = 0, *, reassembler: Reassembler | None = None
+    ) -> None:
+        self._expected = from_sequence
+        self._last: VerifiedRecord | None = None
+        self._reassembler = reassembler or Reassembler()
+        # Where fragments stood, for messages that are not complete yet; oldest first.
+        self._places: OrderedDict[MessageId, dict[int, SlotIndex]] = OrderedDict()
+        self._tracked = 0
+
+    @property
+    def next_sequence(self) -> int | None:
+        """The sequence number that is read next; None before the first record of all."""
+        return self._expected
+
+    def step(self, event: RecordArrived, now: float = 0.0) -> list[ReaderEffect]:
+        """Take one verified record and return what it tells, in slot order. Time plays no part."""
+        del now
+        record = event.record
+        expected = record.sequence if self._expected is None else self._expected
+        if record.sequence < expected:
+            return self._on_known(record)
+        if record.sequence > expected:
+            return [FetchFrom(expected)]
+        if self._last is not None or record.sequence == 0:
+            try:
+                require_extends(record, self._last)
+            except VerificationError as error:
+                return [RefuseRecord(error.reason, str(error))]
+        return self._advance(record)
+
+    def _on_known(self, record: VerifiedRecord) -> list[ReaderEffect]:
+        last = self._last
+        if last is not None and record.sequence == last.sequence and record.hash != last.hash:
+            return [RefuseRecord("verification", f"record {record.sequence} exists twice")]
+        return []
+
+    def _advance(self, record: VerifiedRecord) -> list[ReaderEffect]:
+        self._last = record
+        self._expected = record.sequence + 1
+        told: list[tuple[SlotIndex, ReaderEffect]] = [
+            (slot, VoidSlot(record.round, record.sequence, slot)) for slot in record.void_slots
+        ]
+        for slot, fragment in sorted(record.fragments.items()):
+            message = self._offer(record, slot, fragment)
+            if message is not None:
+                told.append((slot, message))
+        effects = [effect for _, effect in sorted(told, key=lambda item: item[0])]
+        return [*effects, *self._lost(), Advanced(record)]
+
+    def _offer(self, record: VerifiedRecord, slot: SlotIndex, fragment: Fragment) -> Message | None:
+        self._track(fragment, slot)
+        payload = self._reassembler.offer(record.round, fragment)
+        if payload is None:
+            return None
+        places = self._forget(fragment.message_id)
+        slots = tuple(places[i] for i in range(fragment.count) if i in places)
+        return Message(record.round, record.sequence, slots, fragment.message_id, payload)
+
+    def _track(self, fragment: Fragment, slot: SlotIndex) -> None:
+        places = self._places.setdefault(fragment.message_id, {})
+        self._tracked += fragment.index not in places
+        places[fragment.index] = slot
+        while self._tracked > _MAX_TRACKED:
+            self._forget(next(iter(self._places)))
+
+    def _forget(self, message_id: MessageId) -> dict[int, SlotIndex]:
+        places = self._places.pop(message_id, {})
+        self._tracked -= len(places)
+        return places
+
+    def _lost(self) -> list[ReaderEffect]:
+        lost: list[ReaderEffect] = []
+        for gone in self._reassembler.take_evicted():
+            self._forget(gone.message_id)
+            lost.append(MessageLost(gone.message_id, gone.received, gone.count, gone.reason))
+        return lost
