@@ -36,6 +36,7 @@ class Limits:
         idle_timeout_s: Silence after which a link is given up; sessions ping at a third of it.
         close_deadline_s: Time ``close`` may spend on flushing before it cuts the link.
         max_in_flight: Requests open at once on one connection, in either direction.
+        max_in_flight_bytes: Payload bytes of the peer's open requests on one connection.
         max_queued_frames: Pushes waiting for their handler on one connection.
         max_queued_bytes: Bytes received and not yet consumed, or written and not yet taken by
             the network, on one connection and direction.
@@ -50,6 +51,7 @@ class Limits:
     idle_timeout_s: float = 60.0
     close_deadline_s: float = 2.0
     max_in_flight: int = 512
+    max_in_flight_bytes: int = 16 * 1024 * 1024
     max_queued_frames: int = 256
     max_queued_bytes: int = 1024 * 1024
     max_connections: int = 4096
