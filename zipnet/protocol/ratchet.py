@@ -3,9 +3,9 @@
 Rules (protocol.md §4):
 
 1. ``ck₀`` comes from the shared secret, bound to the group and the KEM epoch.
-2. ``F(ck, m)`` is BLAKE3 keyed with the chain key. Once a round ``ck ← F(ck, "zipnet/v1/ratchet")``;
-   ``pad_key = F(ck, "zipnet/v1/pad" ‖ header_hash)``. The two inputs differ in length and beginning,
-   so a pad key tells nothing about the chain.
+2. ``F(ck, m)`` is BLAKE3 keyed with the chain key. Each round ``ck ← F(ck, "zipnet/v1/ratchet")``;
+   ``pad_key = F(ck, "zipnet/v1/pad" ‖ header_hash)``. The inputs differ in length and beginning, so
+   a pad key tells nothing about the chain.
 3. A chain key lives in a bytearray that is overwritten in place. The hash library hands out its
    results as immutable bytes; those are dropped at once but cannot be wiped.
 """
