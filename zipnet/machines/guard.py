@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from zipnet.protocol.ids import RegistryIndex, ServerIndex
     from zipnet.protocol.participants import Participants
 
-__all__ = ["RefusedRelease", "ReleaseGuard", "Released", "ReleaseRequest"]
+__all__ = ["RefusedRelease", "ReleaseGuard", "ReleaseRequest", "Released"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,15 @@ _MAX_AGGREGATES = 8
 class _Round:
     """What this server alone knows about the round under way."""
 
-    __slots__ = ("aggregates", "assembled", "own_partial", "partials", "shared", "since", "unblinding")
+    __slots__ = (
+        "aggregates",
+        "assembled",
+        "own_partial",
+        "partials",
+        "shared",
+        "since",
+        "unblinding",
+    )
 
     def __init__(self, since: float) -> None:
         self.since = since
@@ -144,6 +152,7 @@ class ServerMachine:
         self._refused_round = RoundNumber(0)
         self._last_open = float("-inf")
         self._to_admit: dict[RegistryIndex, AdmitClient] = {}
+        self._registrations: dict[RegistryIndex, Digest] = {}
         self._admitted: set[RegistryIndex] = set()
         self._leaving: set[RegistryIndex] = set()
         self._unadmittable: set[RegistryIndex] = set()
@@ -152,7 +161,9 @@ class ServerMachine:
         self._asked: dict[tuple[str, object], float] = {}
         self._roots = sum(1 for e in descriptor.descriptor.aggregators if e.parent is None)
 
-    def step(self, event: Event, now: Instant) -> list[Effect]:
+    def step(  # noqa: C901, PLR0912 - the table of events
+        self, event: Event, now: Instant
+    ) -> list[Effect]:
         """Take one event and return what to do, in order."""
         effects: list[Effect] = []
         match event:
@@ -193,7 +204,9 @@ class ServerMachine:
 
     # -- what the log says -----------------------------------------------------------------
 
-    def _on_committed(self, data: bytes, now: Instant, effects: list[Effect]) -> None:
+    def _on_committed(  # noqa: C901 - the table of outcomes
+        self, data: bytes, now: Instant, effects: list[Effect]
+    ) -> None:
         outcome = self.state.apply(data)
         match outcome:
             case RoundOpened():
@@ -215,7 +228,10 @@ class ServerMachine:
             case ClientRegistered():
                 if outcome.replaced is not None:
                     self._forget_client(outcome.replaced, effects)
-                self._to_admit[outcome.change.index] = AdmitClient(outcome.change)
+                change = outcome.change
+                self._to_admit[change.index] = AdmitClient(change)
+                if change.registration is not None:
+                    self._registrations[change.index] = change.registration
             case ClientRetired():
                 self._forget_client(outcome.index, effects)
             case _:
@@ -236,7 +252,7 @@ class ServerMachine:
         self._unadmittable.discard(index)
         self._leaving.add(index)
         self._to_admit.pop(index, None)
-        effects.append(RetireChain(index))
+        effects.append(RetireChain(index, self._registrations.pop(index, None)))
 
     # -- what arrives ----------------------------------------------------------------------
 
@@ -407,10 +423,12 @@ class ServerMachine:
             return
         # Remembered before it is durable: from here on a second set is refused whatever happens,
         # and the driver's order of effects keeps the release in until the journal has it.
+        repeated = decision.round == self._guard.last_round
         self._guard.remember(decision)
         self._round.unblinding = True
         effects.append(KeepAggregate(header.round, chosen.aggregate))
-        effects.append(PersistRelease(decision))
+        if not repeated:
+            effects.append(PersistRelease(decision))
         effects.append(Unblind(header, chosen.aggregate, participants))
 
     def _refuse(self, round_number: RoundNumber, reason: str, effects: list[Effect]) -> None:

@@ -283,9 +283,10 @@ class AdmitClient:
 
 @dataclass(frozen=True, slots=True)
 class RetireChain:
-    """Erase the chain of a retired index once no open round needs it."""
+    """Erase the chain of a retired index once no open round needs it, and its registration."""
 
     index: RegistryIndex
+    registration: Digest | None
 
 
 @dataclass(frozen=True, slots=True)

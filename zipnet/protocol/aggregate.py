@@ -21,14 +21,12 @@ if TYPE_CHECKING:
     from zipnet.protocol.params import RoundParams
 
 __all__ = [
-    "AGGREGATE_SIGNATURE_USE",
     "Aggregate",
     "Partial",
     "decode_aggregate",
     "decode_partial",
 ]
 
-AGGREGATE_SIGNATURE_USE = "aggregate"
 _AGGREGATE_LAYOUT = 1
 _PARTIAL_LAYOUT = 1
 _MAX_BODY = 1024 * 1024

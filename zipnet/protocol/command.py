@@ -183,7 +183,7 @@ def sign_command(
     return body + identity.sign_ed25519(_USE, bytes(group) + body)
 
 
-def _write(writer: Writer, command: Command) -> None:  # noqa: C901 - one arm per command
+def _write(writer: Writer, command: Command) -> None:
     match command:
         case AnnounceKem():
             writer.u64(command.epoch).fixed(command.announcement, 32)

@@ -21,7 +21,7 @@ import base64
 import binascii
 import tomllib
 from dataclasses import dataclass, field
-from datetime import datetime  # noqa: TC003 - msgspec resolves the annotation at run time
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -29,6 +29,7 @@ import msgspec
 from zipnet.errors import ConfigError, RemoteProtocolError, VerificationError
 from zipnet.protocol.identity import HYBRID_SIGNATURE_BYTES, PublicIdentity, verify_hybrid
 from zipnet.protocol.ids import (
+    DIGEST_BYTES,
     DescriptorVersion,
     Digest,
     GroupId,
@@ -66,6 +67,7 @@ _SIGNATURE_PREFIX = b"# zipnet-signature-1: "
 _SIGNATURE_USE = "descriptor"
 _MIN_SERVERS, _MAX_SERVERS = 3, 7
 _MAX_AGGREGATORS = 256
+_MAX_PORT = 65_535
 
 
 class _Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -244,7 +246,8 @@ class TrustedDescriptor:
 
     def aggregator_height(self, name: str) -> int:
         """Return the longest way down from an aggregator to a leaf: 0 for a leaf."""
-        return max((1 + self.aggregator_height(e.node.name) for e in self.children(name)), default=0)
+        below = (self.aggregator_height(e.node.name) for e in self.children(name))
+        return max((1 + height for height in below), default=0)
 
 
 def parse_descriptor(data: bytes) -> Descriptor:
@@ -338,14 +341,14 @@ def _fingerprint(text: str) -> Digest:
         value = bytes.fromhex(text)
     except ValueError as error:
         raise ConfigError("descriptor: committee_fingerprint is not hexadecimal") from error
-    if len(value) != 32 or value.hex() != text:
+    if len(value) != DIGEST_BYTES or value.hex() != text:
         raise ConfigError("descriptor: committee_fingerprint must be 64 lower-case hex digits")
     return Digest(value)
 
 
 def _node(node: _Node) -> NodeEntry:
     host, _, port = node.endpoint.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) <= _MAX_PORT:
         raise ConfigError(f"descriptor: endpoint of {node.name!r} is not host:port")
     return NodeEntry(
         name=node.name,

@@ -69,9 +69,7 @@ def seal_envelope(
 ) -> Envelope:
     """Sign a padded body as the envelope of a round."""
     header_hash = header.hash
-    signature = identity.sign_ed25519(
-        _USE, _signed_bytes(header.round, header_hash, sender, body)
-    )
+    signature = identity.sign_ed25519(_USE, _signed_bytes(header.round, header_hash, sender, body))
     return Envelope(header.round, header_hash, sender, body, signature)
 
 
@@ -99,8 +97,6 @@ def admit_envelope(
             f"envelope body has {len(envelope.body)} bytes, the group uses {params.body_bytes}"
         )
     # 4 signature of the registered key over everything above.
-    signed = _signed_bytes(
-        envelope.round, envelope.header_hash, envelope.sender, envelope.body
-    )
+    signed = _signed_bytes(envelope.round, envelope.header_hash, envelope.sender, envelope.body)
     verify_ed25519(sender_key, _USE, signed, envelope.signature)
     return AdmittedEnvelope(envelope.sender, envelope.body)

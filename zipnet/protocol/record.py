@@ -232,9 +232,7 @@ def _decode_content(data: bytes, params: RoundParams) -> RecordContent:
     )
     reservations = body.fixed(params.reservation_bytes)
     body.finish()
-    return RecordContent(
-        header, sequence, participants, commitment, states, slots, reservations
-    )
+    return RecordContent(header, sequence, participants, commitment, states, slots, reservations)
 
 
 def verify_record(record: Record, descriptor: TrustedDescriptor) -> VerifiedRecord:
@@ -263,9 +261,7 @@ def verify_record(record: Record, descriptor: TrustedDescriptor) -> VerifiedReco
     return VerifiedRecord(record, record_hash, fragments)
 
 
-def _require_signatures(
-    record: Record, record_hash: Digest, descriptor: TrustedDescriptor
-) -> None:
+def _require_signatures(record: Record, record_hash: Digest, descriptor: TrustedDescriptor) -> None:
     roster = record.content.header.roster
     signers = [server for server, _ in record.signatures]
     if not set(signers) <= set(roster):

@@ -243,9 +243,5 @@ def decode_registration(blob: bytes, group: GroupId, servers: int) -> Registrati
         raise RemoteProtocolError("registration is for another group")
     if [item.server for item in items] != list(range(servers)):
         raise RemoteProtocolError("registration does not cover the whole committee in order")
-    verify_hybrid(
-        identity, "registration", blob[: len(blob) - HYBRID_SIGNATURE_BYTES], signature
-    )
+    verify_hybrid(identity, "registration", blob[: len(blob) - HYBRID_SIGNATURE_BYTES], signature)
     return Registration(identity, serial, items, content_digest(blob))
-
-

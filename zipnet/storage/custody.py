@@ -126,8 +126,8 @@ class KeyCustody:
     ) -> bool:
         """Begin a client's chain from its ciphertext; False when the epoch's key is gone.
 
-        Raises:
-            SafeMode: When the new chain could not be made durable.
+        The chain becomes durable with the next step or the next KEM key, whichever is first.
+        Until then a restart begins it again from the kept registration, and ends at the same key.
         """
         if index in self._chains:
             return True
@@ -146,7 +146,6 @@ class KeyCustody:
         chain = _Chain(key, first_round)
         self._advance(chain)
         self._chains[index] = chain
-        self._persist()
         return True
 
     def retire(self, index: RegistryIndex) -> None:

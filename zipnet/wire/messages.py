@@ -83,23 +83,23 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         return f"{type(self).__name__}(…)"
 
 
-class GetKemKeys(Message):
+class GetKemKeys(Message, frozen=True, kw_only=True):
     """Ask a server for the committee's current KEM announcements."""
 
 
-class KemKeys(Message):
+class KemKeys(Message, frozen=True, kw_only=True):
     """One signed announcement blob per committee server, in server order."""
 
     announcements: Annotated[list[SmallBlob], Meta(max_length=16)]
 
 
-class Register(Message):
+class Register(Message, frozen=True, kw_only=True):
     """Ask a server to put a signed registration into the registry."""
 
     registration: SmallBlob
 
 
-class Registered(Message):
+class Registered(Message, frozen=True, kw_only=True):
     """The registration is committed.
 
     Attributes:
@@ -113,7 +113,7 @@ class Registered(Message):
     first_round: Number
 
 
-class Subscribe(Message):
+class Subscribe(Message, frozen=True, kw_only=True):
     """Ask for pushes of headers, records and aborts, after replaying from ``from_sequence``.
 
     ``from_sequence`` None means: from now on.
@@ -122,7 +122,7 @@ class Subscribe(Message):
     from_sequence: Number | None
 
 
-class Subscribed(Message):
+class Subscribed(Message, frozen=True, kw_only=True):
     """The subscription stands.
 
     Attributes:
@@ -136,46 +136,46 @@ class Subscribed(Message):
     open_round: SmallBlob | None
 
 
-class RoundOpened(Message):
+class RoundOpened(Message, frozen=True, kw_only=True):
     """A round opened; ``header`` is a signed header."""
 
     header: SmallBlob
 
 
-class RecordSealed(Message):
+class RecordSealed(Message, frozen=True, kw_only=True):
     """A record became final."""
 
     record: Bulk
 
 
-class RoundAborted(Message):
+class RoundAborted(Message, frozen=True, kw_only=True):
     """A round was given up; ``why`` is an ``AbortReason`` number."""
 
     round: Number
     why: Annotated[int, Meta(ge=0, le=255)]
 
 
-class GetRecords(Message):
+class GetRecords(Message, frozen=True, kw_only=True):
     """Ask for up to ``limit`` records from a sequence number on."""
 
     from_sequence: Number
     limit: Annotated[int, Meta(ge=1, le=MAX_RECORDS_PER_PAGE)]
 
 
-class Records(Message):
+class Records(Message, frozen=True, kw_only=True):
     """Records in sequence order, and how many the server has in all."""
 
     records: Annotated[list[Bulk], Meta(max_length=MAX_RECORDS_PER_PAGE)]
     next_sequence: Number
 
 
-class GetRegistry(Message):
+class GetRegistry(Message, frozen=True, kw_only=True):
     """Ask for registry changes from a version on (aggregators and servers only)."""
 
     from_version: Number
 
 
-class RegistryPage(Message):
+class RegistryPage(Message, frozen=True, kw_only=True):
     """Encoded registry changes in order, and the version that exists in all."""
 
     changes: Annotated[
@@ -184,7 +184,7 @@ class RegistryPage(Message):
     version: Number
 
 
-class SubmitEnvelope(Message):
+class SubmitEnvelope(Message, frozen=True, kw_only=True):
     """One client's envelope, to its aggregator."""
 
     round: Number
@@ -194,29 +194,29 @@ class SubmitEnvelope(Message):
     signature: Bytes64
 
 
-class SubmitAggregate(Message):
+class SubmitAggregate(Message, frozen=True, kw_only=True):
     """A folded aggregate blob: leaf to parent, root to servers."""
 
     aggregate: Bulk
 
 
-class Accepted(Message):
+class Accepted(Message, frozen=True, kw_only=True):
     """The submission was taken."""
 
 
-class PutBlob(Message):
+class PutBlob(Message, frozen=True, kw_only=True):
     """A content-addressed blob pushed between servers."""
 
     blob: Bulk
 
 
-class GetBlob(Message):
+class GetBlob(Message, frozen=True, kw_only=True):
     """Ask another server for the blob with this digest."""
 
     digest: Bytes32
 
 
-class Blob(Message):
+class Blob(Message, frozen=True, kw_only=True):
     """A blob, or None where the server does not have it (or must not show it yet)."""
 
     blob: Bulk | None

@@ -1,0 +1,127 @@
+"""The committee's links among its own members: consensus traffic, blobs and requests.
+
+Each server dials every other one and uses that link for what *it* sends; what others send arrives
+on the links they dialled (zipnet.node.listen). Implements :class:`zipnet.ports.ConsensusMesh`.
+
+Rules:
+
+1. ``send`` never waits: each link has one bounded queue; when it is full or the link is down the
+   message is dropped, and the engine sends again.
+2. Messages of one link leave in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from zipnet.errors import LocalProtocolError, TransportError
+from zipnet.protocol.ids import ServerIndex
+from zipnet.wire.messages import Kind, Message, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from zipnet.transport.dial import PersistentLink
+
+__all__ = ["CommitteeMesh"]
+
+_MAX_QUEUED = 4096
+
+
+class CommitteeMesh:
+    """This server's outgoing links, by server index.
+
+    Args:
+        links: One link for each other member.
+    """
+
+    def __init__(self, links: Mapping[ServerIndex, PersistentLink]) -> None:
+        self._lanes = {server: _Lane(link) for server, link in links.items()}
+
+    def send(self, server: int, message: bytes) -> None:
+        """Queue one consensus message; drop it where the link is down or its queue full."""
+        lane = self._lanes.get(ServerIndex(server))
+        if lane is not None:
+            lane.put(Kind.CONSENSUS, message)
+
+    def push(self, server: ServerIndex, kind: Kind, message: Message) -> None:
+        """Queue a message that nobody answers, under the same rule."""
+        self._lanes[server].put(kind, encode(message))
+
+    def push_all(self, kind: Kind, message: Message) -> None:
+        """Queue a message for every other member."""
+        payload = encode(message)
+        for lane in self._lanes.values():
+            lane.put(kind, payload)
+
+    def connected(self) -> frozenset[int]:
+        """Return the members whose link is up now."""
+        return frozenset(s for s, lane in self._lanes.items() if lane.link.session is not None)
+
+    async def request(
+        self, server: ServerIndex, kind: Kind, message: Message, *, timeout_s: float
+    ) -> bytes:
+        """Ask another member and return its answer's payload.
+
+        Raises:
+            TransportError: When there is no link or no answer in time.
+            AdmissionError: When the member refused.
+            LocalProtocolError: When asked to ask itself.
+        """
+        lane = self._lanes.get(server)
+        if lane is None:
+            raise LocalProtocolError("a server does not ask itself")
+        return (await lane.link.request(kind, encode(message), timeout_s)).payload
+
+    async def run(self, on_change: Callable[[ServerIndex, bool], None]) -> None:
+        """Keep all links up and their queues moving until cancelled.
+
+        Args:
+            on_change: Told the server and whether its link is up now.
+
+        Raises:
+            ZipnetError: When a member refuses this server for good.
+        """
+        async with asyncio.TaskGroup() as group:
+            for server, lane in self._lanes.items():
+                group.create_task(lane.link.run())
+                group.create_task(lane.drain())
+                group.create_task(lane.watch(server, on_change))
+
+
+class _Lane:
+    """One link and the queue of what leaves over it."""
+
+    def __init__(self, link: PersistentLink) -> None:
+        self.link = link
+        self._queue: deque[tuple[Kind, bytes]] = deque()
+        self._filled = asyncio.Event()
+
+    def put(self, kind: Kind, payload: bytes) -> None:
+        if self.link.session is None or len(self._queue) >= _MAX_QUEUED:
+            return
+        self._queue.append((kind, payload))
+        self._filled.set()
+
+    async def drain(self) -> None:
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._queue:
+                kind, payload = self._queue.popleft()
+                try:
+                    await self.link.push(kind, payload)
+                except TransportError:
+                    # What was queued for the old link is stale on the next one.
+                    self._queue.clear()
+
+    async def watch(
+        self, server: ServerIndex, on_change: Callable[[ServerIndex, bool], None]
+    ) -> None:
+        while True:
+            await self.link.wait_up()
+            on_change(server, True)  # noqa: FBT003 - a callback's plain pair
+            await self.link.wait_down()
+            on_change(server, False)  # noqa: FBT003

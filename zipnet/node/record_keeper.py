@@ -1,0 +1,167 @@
+"""The one writer of a server's record log: verify, make durable, then publish.
+
+Rules:
+
+1. Records enter in sequence, each verified with the descriptor and against the one before it,
+   whether this server assembled them or fetched them from another one.
+2. Nobody is shown a record that is not durable here.
+3. A gap is filled from the other servers before anything newer is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from zipnet.errors import (
+    AdmissionError,
+    RemoteProtocolError,
+    StorageError,
+    TransportError,
+    VerificationError,
+)
+from zipnet.observe.log import get_logger
+from zipnet.protocol.ids import ServerIndex
+from zipnet.protocol.record import (
+    Record,
+    VerifiedRecord,
+    decode_record,
+    require_extends,
+    verify_record,
+)
+from zipnet.wire.messages import (
+    GetRecords,
+    Kind,
+    Message,
+    Records,
+    RecordSealed,
+    decode,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zipnet.node.mesh import CommitteeMesh
+    from zipnet.protocol.descriptor import TrustedDescriptor
+    from zipnet.storage.records import RecordLog
+
+__all__ = ["RecordKeeper"]
+
+_MAX_WAITING = 256
+_PAGE = 16
+_REQUEST_TIMEOUT_S = 5.0
+_RETRY_PAUSE_S = 0.5
+
+
+class RecordKeeper:
+    """Stores sealed records and serves them.
+
+    Args:
+        log: The durable record log; this object is its only writer.
+        descriptor: What records are verified with.
+        mesh: Where missing records are fetched from.
+        publish: Tells subscribers about a stored record.
+        on_stored: Told about each stored record, for metrics.
+
+    Raises:
+        StorageError: When the newest stored record does not verify.
+    """
+
+    def __init__(
+        self,
+        log: RecordLog,
+        descriptor: TrustedDescriptor,
+        mesh: CommitteeMesh,
+        *,
+        publish: Callable[[Kind, Message], None],
+        on_stored: Callable[[VerifiedRecord], None],
+    ) -> None:
+        self._log_file = log
+        self._descriptor = descriptor
+        self._mesh = mesh
+        self._publish = publish
+        self._on_stored = on_stored
+        self._waiting: asyncio.Queue[Record | int] = asyncio.Queue(_MAX_WAITING)
+        self._last = self._load_last()
+        self._log = get_logger()
+
+    @property
+    def next_sequence(self) -> int:
+        """Sequence the next record will have."""
+        return self._log_file.next_sequence
+
+    @property
+    def last(self) -> VerifiedRecord | None:
+        """The newest stored record."""
+        return self._last
+
+    def read(self, from_sequence: int, limit: int, *, max_bytes: int) -> list[bytes]:
+        """Return stored records from a sequence on; see :meth:`RecordLog.read`."""
+        return self._log_file.read(from_sequence, limit, max_bytes=max_bytes)
+
+    async def store(self, record: Record) -> None:
+        """Queue a sealed record this server assembled."""
+        await self._waiting.put(record)
+
+    async def catch_up(self, next_sequence: int) -> None:
+        """Queue the fetching of all records before ``next_sequence``."""
+        await self._waiting.put(next_sequence)
+
+    async def run(self) -> None:
+        """Store what is queued, in order, until cancelled.
+
+        Raises:
+            SafeMode: When a record could not be made durable.
+        """
+        while True:
+            item = await self._waiting.get()
+            if isinstance(item, Record):
+                await self._fill(item.sequence)
+                if item.sequence == self.next_sequence:
+                    await self._append(item, item.encode())
+            else:
+                await self._fill(item)
+
+    def _load_last(self) -> VerifiedRecord | None:
+        if not self.next_sequence:
+            return None
+        (data,) = self._log_file.read(self.next_sequence - 1, 1)
+        try:
+            return verify_record(decode_record(data, self._descriptor.params), self._descriptor)
+        except (RemoteProtocolError, VerificationError) as error:
+            raise StorageError(
+                "the newest record on disk does not verify",
+                hint="the state folder belongs to another instance or was altered",
+            ) from error
+
+    async def _fill(self, next_sequence: int) -> None:
+        while self.next_sequence < next_sequence:
+            for server in sorted(self._mesh.connected()):
+                await self._fill_from(ServerIndex(server), next_sequence)
+            if self.next_sequence < next_sequence:
+                await asyncio.sleep(_RETRY_PAUSE_S)
+
+    async def _fill_from(self, server: ServerIndex, next_sequence: int) -> None:
+        try:
+            while self.next_sequence < next_sequence:
+                request = GetRecords(from_sequence=self.next_sequence, limit=_PAGE)
+                payload = await self._mesh.request(
+                    server, Kind.GET_RECORDS, request, timeout_s=_REQUEST_TIMEOUT_S
+                )
+                page = decode(payload, Records)
+                if not page.records:
+                    return
+                for data in page.records:
+                    await self._append(decode_record(data, self._descriptor.params), data)
+        except (TransportError, AdmissionError):
+            return
+        except (RemoteProtocolError, VerificationError) as error:
+            self._log.warning("record_refused", server=int(server), reason=error.reason)
+
+    async def _append(self, record: Record, data: bytes) -> None:
+        verified = verify_record(record, self._descriptor)
+        require_extends(verified, self._last)
+        await asyncio.to_thread(self._log_file.append, record.sequence, data)
+        self._last = verified
+        self._on_stored(verified)
+        self._publish(Kind.RECORD_SEALED, RecordSealed(record=data))

@@ -1,0 +1,489 @@
+"""How a committee server's effects are done: disk, keys, links, log.
+
+Rules:
+
+1. ``perform`` returns when the effect's duty is met: durable ones are durable, others are begun.
+2. Everything that touches key custody runs in one worker thread, in the order it was asked for,
+   so a chain is never stepped under an unblinding that began before.
+3. This server's partial is withheld until :class:`SharePartial`; nobody can fetch it before.
+4. A blob is looked at only after its digest matched; what it says is checked against the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar, assert_never
+
+import numpy as np
+
+from zipnet.errors import (
+    AdmissionError,
+    ConsensusError,
+    GuardError,
+    RemoteProtocolError,
+    TransportError,
+    VerificationError,
+)
+from zipnet.machines.server_effects import (
+    AdmitClient,
+    AggregateArrived,
+    AnnounceKemKey,
+    AssembleRecord,
+    CatchUpRecords,
+    ClientAdmitted,
+    ClientNotAdmitted,
+    Effect,
+    Fetch,
+    KeepAggregate,
+    KemKeyReady,
+    OpenRoundWith,
+    PartialArrived,
+    PersistRelease,
+    Propose,
+    PublishAborted,
+    PublishOpened,
+    RecordAssembled,
+    RefuseRelease,
+    RetireChain,
+    SharePartial,
+    StepChains,
+    StoreRecord,
+    Unblind,
+    Unblinded,
+    UnblindFailed,
+)
+from zipnet.observe.log import get_logger
+from zipnet.protocol.aggregate import Partial, decode_aggregate, decode_partial
+from zipnet.protocol.command import OpenRound, sign_command
+from zipnet.protocol.header import sign_header
+from zipnet.protocol.ids import Digest, ServerIndex, content_digest, keyed
+from zipnet.protocol.kem import KemKeyPair
+from zipnet.protocol.record import (
+    RECORD_SIGNATURE_USE,
+    Record,
+    RecordContent,
+    assemble_content,
+)
+from zipnet.protocol.registration import (
+    Registration,
+    RegistryChange,
+    decode_registration,
+    sign_announcement,
+)
+from zipnet.protocol.secret import Secret
+from zipnet.wire.messages import (
+    Blob,
+    GetBlob,
+    Kind,
+    Message,
+    PutBlob,
+    RoundAborted,
+    RoundOpened,
+    decode,
+)
+
+if TYPE_CHECKING:
+    from zipnet.machines.server import ServerMachine
+    from zipnet.node.mesh import CommitteeMesh
+    from zipnet.node.record_keeper import RecordKeeper
+    from zipnet.node.server_driver import EventQueue
+    from zipnet.observe.metrics import NodeMetrics
+    from zipnet.ports import Consensus, Journal
+    from zipnet.protocol.command import Command
+    from zipnet.protocol.descriptor import TrustedDescriptor
+    from zipnet.protocol.identity import Identity
+    from zipnet.protocol.ids import RegistryIndex
+    from zipnet.protocol.pads import PadEngine
+    from zipnet.storage.blobs import BlobStore
+    from zipnet.storage.custody import KeyCustody
+
+__all__ = ["ServerActs", "ServerParts"]
+
+_T = TypeVar("_T")
+_PROPOSE_TIMEOUT_S = 5.0
+_FETCH_TIMEOUT_S = 3.0
+_ADMISSION_ATTEMPTS = 30
+_ADMISSION_PAUSE_S = 1.0
+_MAX_RUNNING = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ServerParts:
+    """What a server's acts work with; built by ``zipnet.node.server``.
+
+    Attributes:
+        committee_secret: Salts the participant commitments; never leaves the process.
+        publish: Tells subscribers; see ``zipnet.node.feed``.
+    """
+
+    machine: ServerMachine
+    descriptor: TrustedDescriptor
+    identity: Identity
+    committee_secret: Secret = field(repr=False)
+    consensus: Consensus
+    mesh: CommitteeMesh
+    custody: KeyCustody
+    engine: PadEngine
+    releases: Journal
+    blobs: BlobStore
+    keeper: RecordKeeper
+    metrics: NodeMetrics
+    events: EventQueue
+    publish: Callable[[Kind, Message], None]
+
+
+class ServerActs:
+    """Performs effects and takes blobs for one server."""
+
+    def __init__(self, parts: ServerParts) -> None:
+        self._parts = parts
+        self._server: ServerIndex = parts.machine.server
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="custody")
+        self._running: asyncio.Queue[Coroutine[object, object, None]] = asyncio.Queue(_MAX_RUNNING)
+        self._withheld: dict[Digest, bytes] = {}
+        self._contents: dict[int, RecordContent] = {}
+        self._round_blobs: list[Digest] = []
+        self._registered: dict[Digest, asyncio.Future[RegistryIndex]] = {}
+        self._log = get_logger()
+
+    async def run(self) -> None:
+        """Run what was begun until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    group.create_task(await self._running.get())
+        finally:
+            while not self._running.empty():
+                self._running.get_nowait().close()
+
+    async def close(self) -> None:
+        """Wait for the worker thread, then wipe key custody. Call after ``run`` was cancelled."""
+        await asyncio.to_thread(self._worker.shutdown, wait=True)
+        self._parts.custody.close()
+
+    # -- for the routes ------------------------------------------------------------------------
+
+    def expect_registration(self, registration: Digest) -> asyncio.Future[RegistryIndex]:
+        """Return a future for the index, resolved once the client is admitted here."""
+        future: asyncio.Future[RegistryIndex] = asyncio.get_running_loop().create_future()
+        self._registered[registration] = future
+        future.add_done_callback(lambda _: self._registered.pop(registration, None))
+        return future
+
+    async def propose(self, command: Command) -> None:
+        """Sign a command as this server and put it into the log.
+
+        Raises:
+            ConsensusError: When it did not get in, or that is not known.
+        """
+        parts = self._parts
+        data = sign_command(command, self._server, parts.descriptor.group, parts.identity)
+        await parts.consensus.propose(data, timeout_s=_PROPOSE_TIMEOUT_S)
+
+    async def take_blob(self, blob: bytes, *, expected: Digest | None = None) -> None:
+        """Take a blob another server sent, and tell the machine if the log names it.
+
+        Raises:
+            RemoteProtocolError: When it is not the expected one.
+        """
+        digest = self._parts.blobs.put(blob, expected=expected)
+        await self._notice(digest, blob)
+
+    async def take_aggregate(self, blob: bytes) -> None:
+        """Take a root aggregator's aggregate.
+
+        Raises:
+            RemoteProtocolError: When it is no aggregate of this group.
+        """
+        digest, aggregate = decode_aggregate(blob, self._parts.descriptor.params)
+        self._parts.blobs.put(blob, expected=digest)
+        await self._parts.events.post(
+            AggregateArrived(digest, aggregate.round, aggregate.header_hash, aggregate.participants)
+        )
+
+    async def obtain_blob(self, digest: Digest, holders: tuple[ServerIndex, ...]) -> bytes | None:
+        """Return a blob from here or from the first of ``holders`` that has it, else None."""
+        blob = self._parts.blobs.get(digest)
+        if blob is not None:
+            return blob
+        for server in holders:
+            if server not in self._parts.mesh.connected():
+                continue
+            try:
+                payload = await self._parts.mesh.request(
+                    server, Kind.GET_BLOB, GetBlob(digest=digest), timeout_s=_FETCH_TIMEOUT_S
+                )
+                blob = decode(payload, Blob).blob
+                if blob is not None:
+                    self._parts.blobs.put(blob, expected=digest)
+                    return blob
+            except (TransportError, AdmissionError):
+                continue
+            except RemoteProtocolError as error:
+                self._log.warning("blob_refused", server=int(server), reason=error.reason)
+        return None
+
+    # -- effects -------------------------------------------------------------------------------
+
+    async def perform(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - the table of effects
+        """Do one effect, as far as its duty says before the next one may be looked at.
+
+        Raises:
+            SafeMode: When something could not be made durable.
+        """
+        parts = self._parts
+        match effect:
+            case Propose():
+                await self._begin(self._propose(effect.command))
+            case OpenRoundWith():
+                signed = sign_header(effect.header, parts.identity)
+                await self._begin(self._propose(OpenRound(signed)))
+            case KeepAggregate():
+                await asyncio.to_thread(parts.blobs.keep, effect.aggregate)
+                self._round_blobs.append(effect.aggregate)
+            case PersistRelease():
+                await asyncio.to_thread(parts.releases.append, effect.released.encode())
+            case Unblind():
+                await self._begin(self._unblind(effect))
+            case RefuseRelease():
+                parts.metrics.partials_refused.inc(effect.reason)
+                self._log.warning("release_refused", round=effect.round, reason=effect.reason)
+            case SharePartial():
+                await self._share(effect)
+            case Fetch():
+                await self._begin(self._fetch(effect))
+            case AssembleRecord():
+                await self._begin(self._assemble(effect))
+            case StoreRecord():
+                await self._store(effect)
+            case CatchUpRecords():
+                await parts.keeper.catch_up(effect.next_sequence)
+            case StepChains():
+                await self._step_chains(effect)
+            case AdmitClient():
+                await self._begin(self._admit(effect.change))
+            case RetireChain():
+                await self._in_custody(lambda: parts.custody.retire(effect.index))
+                if effect.registration is not None:
+                    await asyncio.to_thread(parts.blobs.drop, [effect.registration])
+            case AnnounceKemKey():
+                await self._begin(self._announce_kem(effect))
+            case PublishOpened():
+                parts.metrics.rounds_opened.inc()
+                parts.publish(Kind.ROUND_OPENED, RoundOpened(header=effect.signed.encode()))
+            case PublishAborted():
+                self._publish_aborted(effect)
+            case _:
+                assert_never(effect)
+
+    async def _begin(self, work: Coroutine[object, object, None]) -> None:
+        await self._running.put(work)
+
+    async def _in_custody(self, call: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, call)
+
+    async def _propose(self, command: Command) -> None:
+        try:
+            await self.propose(command)
+        except ConsensusError as error:
+            # The machine asks again while it still wants this.
+            self._log.debug("proposal_failed", reason=error.reason)
+
+    async def _unblind(self, effect: Unblind) -> None:
+        parts, header = self._parts, effect.header
+        params = parts.descriptor.params
+        try:
+            body = await self._in_custody(
+                lambda: parts.custody.unblind(header, effect.participants, params, parts.engine)
+            )
+        except GuardError:
+            self._log.warning("unblinding_failed", round=header.round, reason="missing_chain")
+            await parts.events.post(UnblindFailed(header.round))
+            return
+        blob = Partial(
+            header.round, header.hash, self._server, effect.aggregate, bytes(body)
+        ).encode()
+        digest = content_digest(blob)
+        self._withheld = {digest: blob}
+        await parts.events.post(Unblinded(header.round, digest))
+
+    async def _share(self, effect: SharePartial) -> None:
+        blob = self._withheld.pop(effect.partial, None)
+        if blob is None:
+            return
+        self._parts.blobs.put(blob, expected=effect.partial)
+        self._round_blobs.append(effect.partial)
+        self._parts.metrics.partials_submitted.inc()
+        self._parts.mesh.push_all(Kind.PUT_BLOB, PutBlob(blob=blob))
+
+    async def _fetch(self, effect: Fetch) -> None:
+        blob = await self.obtain_blob(effect.digest, effect.holders)
+        if blob is not None:
+            await self._notice(effect.digest, blob)
+
+    async def _notice(self, digest: Digest, blob: bytes) -> None:
+        """Tell the machine about a blob the log names; a blob that lies is worth a warning."""
+        parts = self._parts
+        state = parts.machine.state
+        try:
+            if state.chosen is not None and digest == state.chosen.aggregate:
+                _, aggregate = decode_aggregate(blob, parts.descriptor.params)
+                await parts.events.post(
+                    AggregateArrived(
+                        digest, aggregate.round, aggregate.header_hash, aggregate.participants
+                    )
+                )
+            for server, posted in state.partials.items():
+                if posted == digest:
+                    self._require_partial(blob, server)
+                    await parts.events.post(PartialArrived(server, digest))
+        except RemoteProtocolError as error:
+            self._log.warning("blob_refused", reason=error.reason)
+
+    def _require_partial(self, blob: bytes, server: ServerIndex) -> Partial:
+        header, chosen = self._parts.machine.state.header, self._parts.machine.state.chosen
+        _, partial = decode_partial(blob, self._parts.descriptor.params)
+        if header is None or chosen is None:
+            raise RemoteProtocolError("partial came when no round waits for one")
+        named = (partial.round, partial.header_hash, partial.server, partial.aggregate)
+        if named != (header.round, header.hash, server, chosen.aggregate):
+            raise RemoteProtocolError("partial is for another round, server or aggregate")
+        return partial
+
+    async def _assemble(self, effect: AssembleRecord) -> None:
+        parts, header = self._parts, effect.header
+        params = parts.descriptor.params
+        blob = parts.blobs.get(effect.aggregate)
+        partials = [parts.blobs.get(digest) for digest in effect.partials]
+        if blob is None or None in partials:
+            return  # dropped under memory pressure; the machine asks again and fetches
+        _, aggregate = decode_aggregate(blob, params)
+        bodies = [decode_partial(item, params)[1].body for item in partials if item is not None]
+        clear = await asyncio.to_thread(_fold, aggregate.body, bodies)
+        with parts.committee_secret.reveal() as secret:
+            salt = keyed("participants-salt", secret, header.hash)
+        content = assemble_content(
+            header,
+            sequence=effect.sequence,
+            participants=len(aggregate.participants),
+            commitment=aggregate.participants.commitment(salt),
+            clear_body=clear,
+            params=params,
+        )
+        record = content.hash
+        signature = await asyncio.to_thread(parts.identity.sign, RECORD_SIGNATURE_USE, record)
+        self._contents = {int(header.round): content}
+        await parts.events.post(RecordAssembled(header.round, record, content.schedule, signature))
+
+    async def _store(self, effect: StoreRecord) -> None:
+        content = self._contents.pop(int(effect.sealed.header.round), None)
+        if content is None:
+            await self._parts.keeper.catch_up(effect.sealed.sequence + 1)
+            return
+        await self._parts.keeper.store(Record(content, effect.sealed.signatures))
+
+    async def _step_chains(self, effect: StepChains) -> None:
+        await self._in_custody(lambda: self._parts.custody.step_past(effect.round))
+        self._withheld.clear()
+        dropped, self._round_blobs = self._round_blobs, []
+        await asyncio.to_thread(self._parts.blobs.drop, dropped)
+
+    def _publish_aborted(self, effect: PublishAborted) -> None:
+        aborted = effect.aborted
+        reason = aborted.why.name.lower()
+        self._parts.metrics.rounds_aborted.inc(reason)
+        self._log.warning(
+            "round_aborted",
+            round=aborted.round,
+            reason=reason,
+            absent=[int(s) for s in aborted.absent],
+        )
+        message = RoundAborted(round=aborted.round, why=int(aborted.why))
+        self._parts.publish(Kind.ROUND_ABORTED, message)
+
+    # -- clients and keys ----------------------------------------------------------------------
+
+    async def _admit(self, change: RegistryChange) -> None:
+        parts, index = self._parts, change.index
+        admitted = parts.custody.holds(index)
+        attempts = 0
+        while not admitted and attempts < _ADMISSION_ATTEMPTS:
+            if attempts:
+                await asyncio.sleep(_ADMISSION_PAUSE_S)
+            if not parts.machine.state.registry.is_active(index):
+                return
+            attempts += 1
+            registration = await self._obtain_registration(change)
+            if registration is None:
+                continue
+            admitted = await self._begin_chain(change, registration)
+            break
+        await parts.events.post(ClientAdmitted(index) if admitted else ClientNotAdmitted(index))
+        waiting = self._registered.get(change.registration) if change.registration else None
+        if waiting is not None and not waiting.done() and admitted:
+            waiting.set_result(index)
+
+    async def _begin_chain(self, change: RegistryChange, registration: Registration) -> bool:
+        custody = self._parts.custody
+        mine = registration.for_server(self._server)
+        return await self._in_custody(
+            lambda: custody.admit(change.index, change.first_round, mine.epoch, mine.ciphertext)
+        )
+
+    async def _obtain_registration(self, change: RegistryChange) -> Registration | None:
+        """Fetch, verify and keep the registration a change names; None if it is not had."""
+        parts = self._parts
+        if change.registration is None or change.client is None:
+            return None
+        others = tuple(
+            ServerIndex(s) for s in range(len(parts.descriptor.committee)) if s != self._server
+        )
+        blob = await self.obtain_blob(change.registration, others)
+        if blob is None:
+            return None
+        try:
+            registration = decode_registration(
+                blob, parts.descriptor.group, len(parts.descriptor.committee)
+            )
+        except (RemoteProtocolError, VerificationError) as error:
+            self._log.warning("registration_refused", reason=error.reason)
+            return None
+        identity = registration.identity
+        if (identity.peer_id, identity.ed25519) != change.client:
+            self._log.warning("registration_refused", reason="identity_mismatch")
+            return None
+        await asyncio.to_thread(parts.blobs.keep, change.registration)
+        return registration
+
+    async def _announce_kem(self, effect: AnnounceKemKey) -> None:
+        parts = self._parts
+        held = await self._in_custody(lambda: parts.custody.kem_entry(effect.epoch))
+        if held is not None and parts.blobs.get(held.announcement) is not None:
+            await parts.events.post(KemKeyReady(effect.epoch, held.announcement))
+            return
+        epoch = max(effect.epoch, effect.announced + 1)
+        seed = Secret.random(os.urandom)
+        pair = KemKeyPair.from_seed(seed)
+        public = pair.public
+        pair.close()
+        blob = sign_announcement(
+            parts.descriptor.group, self._server, epoch, public, parts.identity
+        )
+        digest = parts.blobs.put(blob)
+        await asyncio.to_thread(parts.blobs.keep, digest)
+        await self._in_custody(lambda: parts.custody.add_kem(epoch, seed, digest))
+        parts.mesh.push_all(Kind.PUT_BLOB, PutBlob(blob=blob))
+        await parts.events.post(KemKeyReady(epoch, digest))
+
+
+def _fold(aggregate: bytes, partials: list[bytes]) -> bytearray:
+    """XOR the aggregate with all partials: the clear round vector."""
+    clear = bytearray(aggregate)
+    view = np.frombuffer(clear, dtype=np.uint8)
+    for partial in partials:
+        np.bitwise_xor(view, np.frombuffer(partial, dtype=np.uint8), out=view)
+    return clear
