@@ -60,6 +60,7 @@ class RegistryView:
     def __init__(self) -> None:
         self._entries: list[Registered] = []
         self._active: dict[PeerId, RegistryIndex] = {}
+        self._by_peer: dict[PeerId, list[RegistryIndex]] = {}
         self._digests: list[Digest] = [EMPTY_REGISTRY_DIGEST]
         self._changes: list[RegistryChange] = []
 
@@ -110,6 +111,7 @@ class RegistryView:
         entry = Registered(change.index, peer, key, self.version, change.first_round)
         self._entries.append(entry)
         self._active[peer] = change.index
+        self._by_peer.setdefault(peer, []).append(change.index)
 
     def _retire(self, index: RegistryIndex, end_round: RoundNumber) -> None:
         entry = self._entries[index]
@@ -126,30 +128,24 @@ class RegistryView:
 
     def _check(self, changes: Sequence[RegistryChange]) -> None:
         next_index = int(self.next_index)
-        added: dict[RegistryIndex, PeerId] = {}
-        retired: set[RegistryIndex] = set()
+        added: dict[PeerId, RegistryIndex] = {}
+        first_new, retired = next_index, set[RegistryIndex]()
         for change in changes:
             index = change.index
             if change.client is None:
-                if index in retired or not (index in added or self.is_active(index)):
+                known = self.is_active(index) or first_new <= index < next_index
+                if index in retired or not known:
                     raise RemoteProtocolError("registry retires an index that is not active")
                 retired.add(index)
                 continue
             if index != next_index:
                 raise RemoteProtocolError("registry gives indexes out of order")
             peer, _key = change.client
-            if self._is_taken(peer, added, retired):
+            held = added.get(peer, self._active.get(peer))
+            if held is not None and held not in retired:
                 raise RemoteProtocolError("registry adds an identity that is active already")
-            added[index] = peer
+            added[peer] = index
             next_index += 1
-
-    def _is_taken(
-        self, peer: PeerId, added: dict[RegistryIndex, PeerId], retired: set[RegistryIndex]
-    ) -> bool:
-        held = self._active.get(peer)
-        if held is not None and held not in retired:
-            return True
-        return any(other == peer and index not in retired for index, other in added.items())
 
     def entry(self, index: int) -> Registered | None:
         """Return what is known of an index, None when it was never given."""
@@ -190,10 +186,7 @@ class RegistryView:
         self, peer: PeerId, version: int, round_number: RoundNumber
     ) -> RegistryIndex | None:
         """Return the index under which an identity counts in such a round, else None."""
-        active = self._active.get(peer)
-        if active is not None and self.is_member(active, version, round_number):
-            return active
-        for entry in reversed(self._entries):  # an older registration of the same identity
-            if entry.peer == peer and self.is_member(entry.index, version, round_number):
-                return entry.index
+        for index in reversed(self._by_peer.get(peer, ())):  # the newest registration first
+            if self.is_member(index, version, round_number):
+                return index
         return None
