@@ -1,0 +1,1 @@
+"""Checks of everything operators copy: units, rules, runbooks, the image and the build itself."""
