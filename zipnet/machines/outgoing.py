@@ -17,11 +17,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-
 if TYPE_CHECKING:
-    from zipnet.protocol.ids import Digest, MessageId, RoundNumber, SlotIndex
     from collections.abc import Iterator, Sequence
 
+    from zipnet.protocol.ids import Digest, MessageId, RoundNumber, SlotIndex
     from zipnet.protocol.record import VerifiedRecord
     from zipnet.protocol.slots import Fragment
 

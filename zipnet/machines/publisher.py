@@ -47,6 +47,7 @@ from zipnet.machines.publisher_events import (
     RegistrationFailed,
     SendEnvelope,
     SendRegistration,
+    Stopped,
     TimerFired,
 )
 from zipnet.machines.registering import PendingRegistration, prepare_registration
@@ -163,7 +164,7 @@ class PublisherMachine:
         self._drop_pending()
         self._claims.close()
 
-    def _dispatch(self, event: PublisherEvent, now: float) -> list[PublisherEffect]:  # noqa: C901, PLR0911 - the transition table
+    def _dispatch(self, event: PublisherEvent, now: float) -> list[PublisherEffect]:  # noqa: C901, PLR0911, PLR0912 - the transition table
         match event:
             case HeaderReceived():
                 return self._on_header(event, now)
@@ -188,6 +189,9 @@ class PublisherMachine:
                 return self._on_envelope_refused(event)
             case AbortReceived():
                 return self._on_abort(event)
+            case Stopped():
+                self._trouble = event.why
+                return self._fail(self._outgoing.expired(float("inf")))
             case TimerFired():
                 return []
             case _:
@@ -367,18 +371,15 @@ class PublisherMachine:
 
     def _expire(self, now: float) -> list[PublisherEffect]:
         expired = self._outgoing.expired(now)
-        effects: list[PublisherEffect] = []
-        for message in expired:
+        return self._fail(expired) + (self._arm() if expired else [])
+
+    def _fail(self, messages: list[QueuedMessage]) -> list[PublisherEffect]:
+        for message in messages:
             self._outgoing.drop(message.ticket)
-            effects.append(
-                Failed(
-                    message.ticket,
-                    message.message_id,
-                    left=bool(message.left_in),
-                    text=self._known(message),
-                )
-            )
-        return effects + (self._arm() if expired else [])
+        return [
+            Failed(m.ticket, m.message_id, left=bool(m.left_in), text=self._known(m))
+            for m in messages
+        ]
 
     def _known(self, message: QueuedMessage) -> str:
         if message.placed:

@@ -38,6 +38,7 @@ __all__ = [
     "RegistrationFailed",
     "SendEnvelope",
     "SendRegistration",
+    "Stopped",
     "TimerFired",
 ]
 
@@ -117,9 +118,16 @@ class MessageQueued:
 
 @dataclass(frozen=True, slots=True)
 class MessageWithdrawn:
-    """The user no longer waits for a message; what has not left shall not leave."""
+    """The user no longer waits for a message; no further envelope shall carry any of it."""
 
     ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The publisher ends, for the reason given; no message can be confirmed any more."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +146,7 @@ PublisherEvent = (
     | EnvelopeRefused
     | MessageQueued
     | MessageWithdrawn
+    | Stopped
     | TimerFired
 )
 
@@ -174,7 +183,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A message's deadline passed.
+    """A message's deadline passed, or the publisher stopped.
 
     Attributes:
         ticket: Which message.

@@ -1,0 +1,410 @@
+"""Runs the publisher machine: what it asks for is done here, what happens is told to it.
+
+Rules:
+
+1. Everything a relay says is checked before the machine hears of it: records are verified, headers
+   are checked by the machine itself, aborts are hints.
+2. Registration goes to a committee server, envelopes to one aggregator, missing records come from a
+   committee server over a link that does not say who asks.
+3. A link that ends, lies, falls silent or loses what it was given makes way for the next node.
+4. Every envelope the machine asks for is sent at most once, at the time it was drawn for.
+
+The decisions are ``zipnet.machines.publisher``'s; the user's side is ``zipnet.sdk.publisher``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, assert_never
+
+from zipnet.errors import (
+    AdmissionError,
+    NotSent,
+    PublishError,
+    RemoteProtocolError,
+    TransportError,
+    Unknown,
+    VerificationError,
+    ZipnetError,
+)
+from zipnet.machines.publisher_events import (
+    AbortReceived,
+    AnnouncementsReceived,
+    ArmTimer,
+    Delivered,
+    EnvelopeRefused,
+    EnvelopeUnsent,
+    Failed,
+    FetchRecords,
+    HeaderReceived,
+    MessageQueued,
+    MessageWithdrawn,
+    RecordReceived,
+    Refuse,
+    RegisterAgain,
+    RegistrationAccepted,
+    RegistrationFailed,
+    SendEnvelope,
+    SendRegistration,
+    Stopped,
+    TimerFired,
+)
+from zipnet.protocol.header import SignedHeader
+from zipnet.protocol.ids import RegistryIndex, RoundNumber
+from zipnet.sdk.links import LINK_ERRORS, Dialer, Trouble, Turns, serving
+from zipnet.transport.session import Role
+from zipnet.wire.messages import (
+    MAX_RECORDS_PER_PAGE,
+    GetKemKeys,
+    GetRecords,
+    KemKeys,
+    Kind,
+    Records,
+    RecordSealed,
+    Register,
+    Registered,
+    RoundAborted,
+    RoundOpened,
+    SubmitEnvelope,
+    Subscribe,
+    Subscribed,
+    decode,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zipnet.machines.outgoing import Receipt
+    from zipnet.machines.publisher import PublisherMachine
+    from zipnet.machines.publisher_events import PublisherEffect, PublisherEvent
+    from zipnet.protocol.descriptor import NodeEntry, TrustedDescriptor
+    from zipnet.protocol.slots import Fragment
+    from zipnet.sdk.verifier import RecordVerifier
+    from zipnet.transport.session import Session
+    from zipnet.wire.frames import Frame
+
+__all__ = ["PublisherDriver"]
+
+_REGISTER_TIMEOUT_S = 15.0
+_REGISTER_AGAIN_S = 10.0
+_SILENCE_S = 30.0
+_SILENT_ROUNDS = 10
+_FRUITLESS_RECORDS = 8
+
+
+class PublisherDriver:
+    """Performs the effects of one publisher machine.
+
+    Args:
+        descriptor: The instance.
+        dialer: How nodes are reached, as the client itself.
+        machine: The decisions.
+        verifier: Turns record bytes into verified records.
+        on_trouble: Told about everything that went wrong and is being dealt with.
+    """
+
+    def __init__(
+        self,
+        descriptor: TrustedDescriptor,
+        dialer: Dialer,
+        machine: PublisherMachine,
+        verifier: RecordVerifier,
+        *,
+        on_trouble: Trouble,
+    ) -> None:
+        self.registered = asyncio.Event()
+        self.took_part = asyncio.Event()
+        self._descriptor = descriptor
+        self._dialer = dialer
+        self._machine = machine
+        self._verifier = verifier
+        self._on_trouble = on_trouble
+        self._loop = asyncio.get_running_loop()
+        self._group: asyncio.TaskGroup | None = None
+        self._session: Session | None = None
+        self._waiters: dict[int, tuple[asyncio.Future[Receipt], bytes]] = {}
+        self._last_ticket = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._registration_due = asyncio.Event()
+        self._registration_due.set()
+        self._registered_at = float("-inf")
+        self._fetch_due = asyncio.Event()
+        self._fetch_from = 0
+        self._last_header_at = self._loop.time()
+        self._fruitless = 0
+
+    # What the user's side calls -----------------------------------------------------------------
+
+    def queue(
+        self, message: bytes, fragments: Sequence[Fragment], deadline: float
+    ) -> tuple[int, asyncio.Future[Receipt]]:
+        """Queue a cut message; the future ends in a receipt or in a PublishError."""
+        self._last_ticket += 1
+        future: asyncio.Future[Receipt] = self._loop.create_future()
+        self._waiters[self._last_ticket] = (future, message)
+        self._step(MessageQueued(self._last_ticket, tuple(fragments), deadline))
+        return self._last_ticket, future
+
+    def withdraw(self, ticket: int) -> None:
+        """Stop sending a message nobody waits for any more."""
+        if self._waiters.pop(ticket, None) is not None:
+            self._step(MessageWithdrawn(ticket))
+
+    def stop(self, why: str) -> None:
+        """End every waiting message with what is known about it."""
+        self._step(Stopped(why))
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def run(self) -> None:
+        """Keep registered, subscribed and up to date until cancelled.
+
+        Raises:
+            ExceptionGroup: When every node refuses for good, or the machine's guard stopped it.
+        """
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            group.create_task(self._keep_registered())
+            group.create_task(self._keep_subscribed())
+            group.create_task(self._keep_up_to_date())
+
+    # Events in, effects out ---------------------------------------------------------------------
+
+    def _step(self, event: PublisherEvent) -> list[PublisherEffect]:
+        effects = self._machine.step(event, self._loop.time())
+        for effect in effects:
+            self._perform(effect)
+        return effects
+
+    def _perform(self, effect: PublisherEffect) -> None:  # noqa: C901 - one arm per effect
+        match effect:
+            case SendEnvelope():
+                if self._group is not None:
+                    self._group.create_task(self._send_envelope(effect))
+            case Delivered():
+                self._fruitless = 0
+                future, _ = self._waiters.pop(effect.ticket, (None, b""))
+                if future is not None and not future.done():
+                    future.set_result(effect.receipt)
+            case Failed():
+                self._fail(effect)
+            case FetchRecords():
+                self._fetch_from = effect.from_sequence
+                self._fetch_due.set()
+            case RegisterAgain():
+                self.registered.clear()
+                self._registration_due.set()
+            case ArmTimer():
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._timer = self._loop.call_at(effect.at, self._step, TimerFired())
+            case Refuse():
+                self._on_trouble(VerificationError(effect.text))
+            case SendRegistration():
+                pass  # the task that brought the announcements sends it
+            case _:
+                assert_never(effect)
+
+    def _fail(self, effect: Failed) -> None:
+        future, message = self._waiters.pop(effect.ticket, (None, b""))
+        if future is None or future.done():
+            return
+        outcome: type[PublishError] = Unknown if effect.left else NotSent
+        hint = (
+            "read the log before you send it again: it may have been broadcast"
+            if effect.left
+            else "nothing of it left this process, it can be sent again"
+        )
+        text = f"message was not confirmed: {effect.text}"
+        future.set_exception(
+            outcome(text, message_id=effect.message_id, message=message, hint=hint)
+        )
+        future.exception()  # a caller that was cancelled never looks
+
+    # Registration -------------------------------------------------------------------------------
+
+    async def _keep_registered(self) -> None:
+        turns = Turns(self._descriptor.descriptor.servers, on_trouble=self._on_trouble)
+        while True:
+            await self._registration_due.wait()
+            self._registration_due.clear()
+            # An aggregator that lies about the registry can make a client ask only this often.
+            since = self._loop.time() - self._registered_at
+            await asyncio.sleep(max(_REGISTER_AGAIN_S - since, 0.0))
+            while True:
+                try:
+                    await self._register(turns.current())
+                except LINK_ERRORS as error:
+                    await turns.failed(error)
+                else:
+                    turns.succeeded()
+                    break
+
+    async def _register(self, node: NodeEntry) -> None:
+        session = await self._dialer.open(node, expected_role=Role.SERVER)
+        async with serving(session):
+            answer = await session.request(Kind.GET_KEM_KEYS, encode(GetKemKeys()))
+            blobs = tuple(decode(answer.payload, KemKeys).announcements)
+            effects = self._step(AnnouncementsReceived(blobs, time.time_ns() // 1_000_000))
+            prepared = [effect.blob for effect in effects if isinstance(effect, SendRegistration)]
+            if not prepared:
+                raise RemoteProtocolError(f"{node.name} showed KEM keys that do not verify")
+            try:
+                answer = await session.request(
+                    Kind.REGISTER,
+                    encode(Register(registration=prepared[0])),
+                    timeout_s=_REGISTER_TIMEOUT_S,
+                )
+                accepted = decode(answer.payload, Registered)
+            except ZipnetError:
+                self._step(RegistrationFailed())
+                raise
+        self._registered_at = self._loop.time()
+        self._step(
+            RegistrationAccepted(
+                RegistryIndex(accepted.index), accepted.version, RoundNumber(accepted.first_round)
+            )
+        )
+        self.registered.set()
+
+    # The aggregator -----------------------------------------------------------------------------
+
+    async def _keep_subscribed(self) -> None:
+        entries = self._descriptor.descriptor.aggregators
+        parents = {entry.parent for entry in entries}
+        leaves = [e.node for e in entries if e.node.name not in parents]
+        inner = [e.node for e in entries if e.node.name in parents]
+        turns = Turns(leaves, inner, on_trouble=self._on_trouble)
+        while True:
+            await self.registered.wait()
+            try:
+                await self._follow(turns)
+            except LINK_ERRORS as error:
+                self._register_again_if_unknown(error)
+                await turns.failed(error)
+            finally:
+                self._session = None
+
+    async def _follow(self, turns: Turns) -> None:
+        session = await self._dialer.open(turns.current(), expected_role=Role.AGGREGATOR)
+        primed = asyncio.Event()
+
+        async def on_frame(frame: Frame) -> None:
+            await primed.wait()  # pushes come after the state they build on
+            await self._on_push(frame)
+
+        async with serving(session, on_frame) as served:
+            answer = await session.request(Kind.SUBSCRIBE, encode(Subscribe(from_sequence=None)))
+            await self._on_subscribed(decode(answer.payload, Subscribed))
+            self._session = session
+            self._last_header_at = self._loop.time()
+            self._fruitless = 0
+            if self._machine.registered:
+                turns.succeeded()
+            primed.set()
+            await self._until_useless(served)
+        raise session.ended_by or TransportError("the aggregator ended the link")
+
+    async def _until_useless(self, served: asyncio.Task[None]) -> None:
+        """Return when the link has ended; raises when it lives and is of no use."""
+        cadence = self._descriptor.descriptor.cadence
+        per_round_s = (cadence.round_period_ms + cadence.round_deadline_ms) / 1000
+        silence_s = max(_SILENCE_S, _SILENT_ROUNDS * per_round_s)
+        while not served.done():
+            left_s = self._last_header_at + silence_s - self._loop.time()
+            if left_s <= 0:
+                raise TransportError(f"no round was opened for {silence_s:g} s")
+            if self._fruitless >= _FRUITLESS_RECORDS:
+                raise TransportError(f"{self._fruitless} records came without what was sent")
+            await asyncio.wait({served}, timeout=min(left_s, 1.0))
+
+    async def _on_subscribed(self, state: Subscribed) -> None:
+        if state.last_record is not None:
+            await self._on_record(state.last_record)
+        if state.open_round is not None:
+            self._on_header(state.open_round)
+
+    async def _on_push(self, frame: Frame) -> None:
+        match frame.kind:
+            case Kind.ROUND_OPENED:
+                self._on_header(decode(frame.payload, RoundOpened).header)
+            case Kind.RECORD_SEALED:
+                await self._on_record(decode(frame.payload, RecordSealed).record)
+            case Kind.ROUND_ABORTED:
+                aborted = decode(frame.payload, RoundAborted)
+                self._step(AbortReceived(RoundNumber(aborted.round), aborted.why))
+            case _:
+                raise RemoteProtocolError(f"frame kind {frame.kind} is no push for a client")
+
+    def _on_header(self, data: bytes) -> None:
+        self._step(HeaderReceived(SignedHeader.decode(data)))
+        self._last_header_at = self._loop.time()
+
+    async def _on_record(self, data: bytes) -> None:
+        record = await self._verifier.verify(data)
+        self._fruitless += bool(self._waiters)
+        self._step(RecordReceived(record))
+
+    async def _send_envelope(self, effect: SendEnvelope) -> None:
+        envelope = effect.envelope
+        await asyncio.sleep(effect.at - self._loop.time())
+        session = self._session
+        if session is None:
+            self._step(EnvelopeUnsent(envelope.round))
+            return
+        payload = encode(
+            SubmitEnvelope(
+                round=envelope.round,
+                header_hash=envelope.header_hash,
+                sender=envelope.sender,
+                body=envelope.body,
+                signature=envelope.signature,
+            )
+        )
+        try:
+            await session.request(Kind.SUBMIT_ENVELOPE, payload)
+        except AdmissionError as error:
+            self._step(EnvelopeRefused(envelope.round, error.code))
+        except ZipnetError as error:
+            # Whether it arrived is not known; the record will tell. It is not sent again.
+            self._on_trouble(error)
+        else:
+            self.took_part.set()
+
+    def _register_again_if_unknown(self, error: ZipnetError) -> None:
+        since = self._loop.time() - self._registered_at
+        unknown = isinstance(error, AdmissionError) and error.code == "not_registered"
+        if unknown and since > _REGISTER_AGAIN_S:  # fresh ones take a moment to reach everybody
+            self.registered.clear()
+            self._registration_due.set()
+
+    # Missing records ----------------------------------------------------------------------------
+
+    async def _keep_up_to_date(self) -> None:
+        turns = Turns(self._descriptor.descriptor.servers, on_trouble=self._on_trouble)
+        while True:
+            await self._fetch_due.wait()
+            self._fetch_due.clear()
+            try:
+                await self._fetch(turns.current())
+            except LINK_ERRORS as error:
+                self._fetch_due.set()
+                await turns.failed(error)
+            else:
+                turns.succeeded()
+
+    async def _fetch(self, node: NodeEntry) -> None:
+        session = await self._dialer.anonymous().open(node, expected_role=Role.SERVER)
+        async with serving(session):
+            while True:
+                request = GetRecords(from_sequence=self._fetch_from, limit=MAX_RECORDS_PER_PAGE)
+                answer = await session.request(Kind.GET_RECORDS, encode(request))
+                page = decode(answer.payload, Records)
+                for data in page.records:
+                    self._step(RecordReceived(await self._verifier.verify(data)))
+                last = self._machine.last_record
+                self._fetch_from = 0 if last is None else last.sequence + 1
+                if not page.records or self._fetch_from >= page.next_sequence:
+                    return

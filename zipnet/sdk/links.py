@@ -1,0 +1,217 @@
+"""How a client reaches the nodes of a descriptor: dial, prove, take turns, wait.
+
+Rules:
+
+1. Every node is one the descriptor registers; its certificate key is checked by the transport and
+   its identity by the handshake before anything else is said.
+2. One node's refusal is never the last word: the next one is asked. Only when every node of a
+   list has refused for a reason that waiting does not mend is the error handed to the user.
+3. Waits between attempts are bounded and drawn, so that clients do not come back in step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from zipnet.errors import (
+    AdmissionError,
+    ConfigError,
+    RemoteProtocolError,
+    TransportError,
+    VerificationError,
+    ZipnetError,
+)
+from zipnet.transport.dial import Backoff
+from zipnet.transport.session import Role, Session, SessionTerms, initiate
+from zipnet.wire.limits import DEFAULT_LIMITS, Limits
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Sequence
+
+    from zipnet.ports import Transport
+    from zipnet.protocol.descriptor import NodeEntry, TrustedDescriptor
+    from zipnet.protocol.identity import Identity
+    from zipnet.wire.frames import Frame
+
+__all__ = [
+    "LINK_ERRORS",
+    "Dialer",
+    "Trouble",
+    "Turns",
+    "client_transport",
+    "refuse_requests",
+    "serving",
+]
+
+Trouble: TypeAlias = Callable[[ZipnetError], None]
+"""Is told what went wrong on the way; the work goes on."""
+
+LINK_ERRORS = (
+    TransportError,
+    AdmissionError,
+    RemoteProtocolError,
+    VerificationError,
+    ConfigError,
+)
+"""What one node can do wrong; the next node is asked then."""
+
+_DRAWN = secrets.SystemRandom()
+
+
+def client_transport(name: Literal["quic", "tls"], descriptor: TrustedDescriptor) -> Transport:
+    """Return a transport for a client, which shows no certificate and knows every node's.
+
+    Raises:
+        ConfigError: When there is no transport of that name.
+    """
+    nodes = [*descriptor.descriptor.servers, *(a.node for a in descriptor.descriptor.aggregators)]
+    registered = {node.identity.ed25519: node.certificate for node in nodes}
+    if name == "quic":
+        from zipnet.transport.quic import QuicTransport  # noqa: PLC0415 - keeps the import light
+
+        return QuicTransport(None, registered=registered)
+    if name == "tls":
+        from zipnet.transport.tls import TlsTransport  # noqa: PLC0415 - keeps the import light
+
+        return TlsTransport(None, registered=registered)
+    raise ConfigError(f"there is no transport named {name!r}", hint="use quic or tls")
+
+
+async def refuse_requests(frame: Frame) -> Frame | None:
+    """Answer whatever a node asks of a client: nothing.
+
+    Raises:
+        RemoteProtocolError: Always.
+    """
+    raise RemoteProtocolError(f"frame kind {frame.kind} has no place on a client's link")
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    session: Session, handler: Callable[[Frame], Awaitable[Frame | None]] = refuse_requests
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Serve a session while the block runs; yields the task that ends with the link."""
+    task = asyncio.create_task(session.serve(handler))
+    try:
+        yield task
+    finally:
+        await session.close()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@dataclass(frozen=True, slots=True)
+class Dialer:
+    """Opens sessions to a descriptor's nodes as one client.
+
+    Attributes:
+        descriptor: The instance.
+        transport: Engine to dial with.
+        identity: The client; None for an anonymous reader.
+        boot_id: 16 bytes drawn once per process or publisher.
+        limits: Bounds of every session.
+    """
+
+    descriptor: TrustedDescriptor
+    transport: Transport
+    identity: Identity | None
+    boot_id: bytes
+    limits: Limits = DEFAULT_LIMITS
+
+    async def open(self, node: NodeEntry, *, expected_role: Role) -> Session:
+        """Connect to a node and prove both sides; the caller serves and closes the session.
+
+        Raises:
+            ZipnetError: One of :data:`LINK_ERRORS`.
+        """
+        terms = SessionTerms(
+            instance_id=self.descriptor.descriptor.instance,
+            group_id=self.descriptor.group,
+            role=Role.READER if self.identity is None else Role.CLIENT,
+            identity=self.identity,
+            boot_id=self.boot_id,
+            expected_peer=node.peer_id,
+            expected_role=expected_role,
+            limits=self.limits,
+        )
+        deadline_s = self.limits.handshake_deadline_s
+        connection = await self.transport.connect(
+            node.host, node.port, expected_key=node.identity.ed25519, timeout_s=deadline_s
+        )
+        return await initiate(connection, terms, deadline_s=deadline_s)
+
+    def anonymous(self) -> Dialer:
+        """Return a dialer that says nothing about who asks."""
+        return Dialer(self.descriptor, self.transport, None, secrets.token_bytes(16), self.limits)
+
+
+class Turns:
+    """Whose turn it is in a list of nodes: drawn order, then round and round, waiting in between.
+
+    Args:
+        nodes: The nodes, in groups of decreasing preference; each group is shuffled.
+        backoff: Waits between failures.
+        on_trouble: Told about every failure.
+    """
+
+    def __init__(
+        self,
+        *nodes: Sequence[NodeEntry],
+        backoff: Backoff | None = None,
+        on_trouble: Trouble | None = None,
+    ) -> None:
+        self._nodes = [n for group in nodes for n in _DRAWN.sample(list(group), len(group))]
+        self._backoff = backoff or Backoff()
+        self._on_trouble = on_trouble or (lambda _error: None)
+        self._at = 0
+        self._failures = 0
+        self._refusals: dict[str, ConfigError] = {}
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    @property
+    def passes(self) -> int:
+        """How often the whole list has failed since the last success."""
+        return self._failures // len(self._nodes)
+
+    def current(self) -> NodeEntry:
+        """Return the node to try now."""
+        return self._nodes[self._at % len(self._nodes)]
+
+    def advance(self) -> None:
+        """Let the next node have its turn without waiting."""
+        self._at += 1
+
+    def succeeded(self) -> None:
+        """Note that the current node did its duty."""
+        self._failures = 0
+        self._refusals.clear()
+
+    async def failed(self, error: ZipnetError) -> None:
+        """Note a failure of the current node, move on, and wait as long as is due.
+
+        Raises:
+            ConfigError: The error itself, when every node has refused with one in a row.
+        """
+        self._on_trouble(error)
+        node = self.current()
+        if isinstance(error, ConfigError):
+            self._refusals[node.name] = error
+            if len(self._refusals) == len(self._nodes):
+                raise error
+        else:
+            self._refusals.pop(node.name, None)
+        self._failures += 1
+        self._at += 1
+        # The first pass over the list is quick; after it every failure makes the wait longer.
+        delay_s = self._backoff.delay_s(max(self.passes, 1), _DRAWN.random())
+        if isinstance(error, AdmissionError) and error.retry_after is not None:
+            delay_s = max(delay_s, min(error.retry_after, self._backoff.most_s))
+        await asyncio.sleep(delay_s)
