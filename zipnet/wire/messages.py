@@ -53,7 +53,7 @@ MAX_CHANGES_PER_PAGE = 4096
 
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Bytes64 = Annotated[bytes, Meta(min_length=64, max_length=64)]
-Number = Annotated[int, Meta(ge=0, lt=1 << 63)]
+Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Bulk = Annotated[bytes, Meta(max_length=1024 * 1024)]
 SmallBlob = Annotated[bytes, Meta(max_length=64 * 1024)]
 
