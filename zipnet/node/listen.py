@@ -83,7 +83,7 @@ class NodeListener:
         terms: What this node says in handshakes; its identity owns the transports' certificate.
         descriptor: Decides who is a server or an aggregator.
         handlers: Serves the sessions of each role; a role without handler is refused.
-        metrics: Where refusals and live links are counted.
+        metrics: Where refusals are counted.
         admit: Further say about clients and readers: an error refuses.
         limits: Bounds.
     """
@@ -209,7 +209,6 @@ class NodeListener:
         if older is not None and _is_live(older) and older.peer.boot_id != peer.boot_id:
             return session
         self._sessions[key] = session
-        self._count_bonds()
         return older
 
     def _leave(self, session: Session) -> None:
@@ -218,10 +217,6 @@ class NodeListener:
         if peer.peer_id is not None and self._sessions.get((peer.peer_id, peer.role)) is session:
             del self._sessions[peer.peer_id, peer.role]
             self._confirmed.pop((peer.peer_id, peer.role), None)
-        self._count_bonds()
-
-    def _count_bonds(self) -> None:
-        self._metrics.bonds.set(sum(1 for _, role in self._sessions if role in _NODE_ROLES))
 
     # -- admission -------------------------------------------------------------------------
 
