@@ -124,9 +124,8 @@ class QuicByteStream(QuicConnectionProtocol):
     ) -> None:
         """Grant the peer as much as was consumed, in steps, in place of doubling (rule 3)."""
         del space
-        grant = self._consumed + self._limits.max_queued_bytes
-        if grant - stream.max_stream_data_local >= self._limits.max_queued_bytes // _WINDOW_STEPS:
-            stream.max_stream_data_local = grant
+        if self._grant_is_due(stream):
+            stream.max_stream_data_local = self._consumed + self._limits.max_queued_bytes
         if stream.max_stream_data_local_sent == stream.max_stream_data_local:
             return
         buffer = builder.start_frame(
@@ -138,6 +137,10 @@ class QuicByteStream(QuicConnectionProtocol):
         buffer.push_uint_var(stream.stream_id or _STREAM)
         buffer.push_uint_var(stream.max_stream_data_local)
         stream.max_stream_data_local_sent = stream.max_stream_data_local
+
+    def _grant_is_due(self, stream: QuicStream) -> bool:
+        window = self._limits.max_queued_bytes
+        return self._consumed + window - stream.max_stream_data_local >= window // _WINDOW_STEPS
 
     def _unacknowledged(self) -> int:
         stream = self._quic._streams.get(_STREAM)  # noqa: SLF001
@@ -250,7 +253,9 @@ class QuicByteStream(QuicConnectionProtocol):
         data = bytes(self._received[: self._limits.chunk_bytes])
         del self._received[: len(data)]
         self._consumed += len(data)
-        self._transmit_soon()  # the window may have moved
+        stream = self._quic._streams.get(_STREAM)  # noqa: SLF001
+        if stream is not None and self._grant_is_due(stream):
+            self._transmit_soon()
         return data
 
     async def write(self, data: bytes | memoryview) -> None:
