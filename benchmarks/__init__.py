@@ -1,0 +1,1 @@
+"""Paired measurements: programs that print figures and the ratios between them."""
