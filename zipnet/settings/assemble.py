@@ -1,0 +1,316 @@
+"""Assemble a role's settings step by step, keeping the origin of each (steps in ``load``)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar
+
+from zipnet.errors import ConfigError, PolicyMismatchError, UnknownInstanceError
+from zipnet.protocol.descriptor import MAX_DESCRIPTOR_BYTES, parse_descriptor, trust_descriptor
+from zipnet.protocol.ids import DEFAULT_UNIVERSE, PeerId, committee_fingerprint, format_peer_id
+from zipnet.protocol.params import Cadence
+from zipnet.settings.model import CommonInput, fix_of
+from zipnet.settings.secretfiles import find_secret, load_secret
+from zipnet.settings.sources import Sources, read_bounded
+from zipnet.settings.types import Effective
+from zipnet.settings.values import ALLOW_PUBLIC_METRICS, Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from zipnet.protocol.descriptor import Descriptor, NodeEntry, TrustedDescriptor
+    from zipnet.protocol.identity import Identity
+    from zipnet.protocol.secret import Secret
+    from zipnet.settings.model import NodeInput
+    from zipnet.settings.types import LogLevel, Profile, TransportName
+
+__all__ = ["DEFAULT_METRICS", "Assembly", "CommonParts", "NodeParts", "read_descriptor"]
+
+DEFAULT_METRICS = Endpoint("127.0.0.1", 0)
+_DESCRIPTOR = "descriptor"
+_DURATIONS = ("round_period", "fold_deadline", "round_deadline")
+_Input = TypeVar("_Input", bound=CommonInput)
+_T = TypeVar("_T")
+
+
+class CommonParts(TypedDict):
+    """Fields of :class:`~zipnet.settings.types.CommonSettings`, less the report on them."""
+
+    instance: str
+    universe: str
+    descriptor: TrustedDescriptor
+    descriptor_file: Path
+    operator: PeerId | None
+    transport: TransportName
+    server_endpoints: tuple[Endpoint, ...]
+    profile: Profile
+    log_level: LogLevel
+
+
+class NodeParts(TypedDict):
+    """Fields nodes add that come from settings alone."""
+
+    listen: Endpoint
+    metrics: Endpoint
+    cadence: Cadence
+
+
+def read_descriptor(
+    path: Path, *, now: datetime | None = None, operator: PeerId | None = None
+) -> TrustedDescriptor:
+    """Read a descriptor file and trust it at ``now`` (row Z3).
+
+    Args:
+        path: The file.
+        now: Time to judge validity at; the current time when None.
+        operator: Peer id of the operator it must be signed by, None for the one it names.
+
+    Raises:
+        ConfigError: When it cannot be read, is too large, unsigned, altered or out of date; the
+            line names the file.
+    """
+    data = read_bounded(path, MAX_DESCRIPTOR_BYTES, what=_DESCRIPTOR)
+    try:
+        return trust_descriptor(
+            parse_descriptor(data), now=now or datetime.now(UTC), expected_operator=operator
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}", hint=error.hint) from error
+
+
+class Assembly(Generic[_Input]):
+    """The settings of one role on their way from sources to a dataclass.
+
+    Args:
+        model: The role's input model.
+        sources: Flags, environment and file.
+        role: ``server``, ``aggregator`` or ``client``.
+        now: Time to judge the descriptor at.
+    """
+
+    def __init__(
+        self, model: type[_Input], sources: Sources, *, role: str, now: datetime | None
+    ) -> None:
+        self._model = model
+        self._sources = sources
+        self._role = role
+        self._effective: list[Effective] = []
+        self._warnings: list[str] = []
+        # 2. A committee secret belongs to servers only; it is refused unread.
+        if role != "server":
+            self._refuse_committee_secret()
+        # 3. Each setting for itself.
+        self.given: _Input = sources.read(model)
+        self._profile: Profile = self.pick("profile", self.given.profile, "development")
+        # 4. The descriptor.
+        file = self.given.descriptor
+        if file is None:
+            raise self.missing("descriptor")
+        self.pick("descriptor", file, file)
+        self._file = file
+        self.trusted = read_descriptor(file, now=now, operator=self.given.operator)
+        # 5. Instance and universe.
+        self._check_name()
+        self._check_environment()
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The descriptor, already trusted."""
+        return self.trusted.descriptor
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The environment as handed in."""
+        return self._sources.environ
+
+    @property
+    def is_production(self) -> bool:
+        """Whether the production profile is on."""
+        return self._profile == "production"
+
+    @property
+    def effective(self) -> tuple[Effective, ...]:
+        """Every setting picked so far, with its origin."""
+        return tuple(self._effective)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was let pass, one line each."""
+        return tuple(self._warnings)
+
+    def pick(self, name: str, value: _T | None, default: _T, *, origin: str = "default") -> _T:
+        """Choose the given value, else the default, and remember where it came from."""
+        chosen = default if value is None else value
+        source = origin if value is None else self._sources.origin(name) or origin
+        shown = f"{chosen}ms" if name in _DURATIONS else _shown(chosen)
+        self.note(name, shown, source)
+        return chosen
+
+    def note(self, name: str, shown: str, origin: str) -> None:
+        """Remember how a setting took effect."""
+        self._effective.append(Effective(name.upper(), shown, origin))
+
+    def warn(self, line: str) -> None:
+        """Remember something the operator should change."""
+        self._warnings.append(line)
+
+    def missing(self, name: str) -> ConfigError:
+        """Return the error for a setting the role cannot do without."""
+        return ConfigError(
+            f"setting {name.upper()} is required and was not given",
+            hint=f"{fix_of(self._model.model_fields[name])} (--{name}, ZIPNET_{name.upper()})",
+        )
+
+    def common(self) -> CommonParts:
+        """Return what every role has."""
+        given = self.given
+        return {
+            "instance": self.pick(
+                "instance", given.instance, self.descriptor.name, origin=_DESCRIPTOR
+            ),
+            "universe": self.pick(
+                "universe", given.universe, self.descriptor.universe, origin=_DESCRIPTOR
+            ),
+            "descriptor": self.trusted,
+            "descriptor_file": self._file,
+            "operator": self._operator(),
+            "transport": self.pick("transport", given.transport, "quic"),
+            "server_endpoints": self._server_endpoints(),
+            "profile": self._profile,
+            "log_level": self.pick("log_level", given.log_level, "info"),
+        }
+
+    def node_parts(self, given: NodeInput, node: NodeEntry) -> NodeParts:
+        """Return what nodes have, checked against each other."""
+        metrics = self.pick("metrics", given.metrics, DEFAULT_METRICS)
+        if not metrics.is_loopback and given.allow_public_metrics != ALLOW_PUBLIC_METRICS:
+            raise ConfigError(
+                "setting METRICS: the host is not loopback, so others could read it",
+                hint="write 127.0.0.1:PORT, or see allow_public_metrics in docs/reference",
+            )
+        registered = Endpoint(node.host, node.port)
+        return {
+            "listen": self.pick("listen", given.listen, registered, origin=_DESCRIPTOR),
+            "metrics": metrics,
+            "cadence": self._cadence(given),
+        }
+
+    def secret(self, name: str) -> Secret | None:
+        """Read a secret if it was given; None when it was not."""
+        route = find_secret(name, self._sources)
+        if route is None:
+            self.note(name, "not set", "default")
+            return None
+        loaded = load_secret(route, production=self.is_production)
+        self._warnings.extend(loaded.warnings)
+        self.note(name, loaded.shown, route.origin)
+        return loaded.secret
+
+    def require_committee(self, secret: Secret) -> None:
+        """Refuse a committee secret that is not the one the descriptor names (protocol.md §3)."""
+        if self._fingerprint_matches(secret):
+            return
+        raise PolicyMismatchError(
+            f"setting COMMITTEE_SECRET is not the committee secret of {self.descriptor.name}",
+            hint=f"its fingerprint is not the one in {self._file}: take the committee's file",
+        )
+
+    def refuse_committee_as_own(self, secret: Secret) -> None:
+        """Refuse the committee secret in the place of the node's own (rows Z13, Z15)."""
+        if self._fingerprint_matches(secret):
+            raise ConfigError(
+                "setting SECRET holds the committee secret, not a secret of its own",
+                hint="write the file `zipnet keygen node` wrote",
+            )
+
+    def not_registered(self, identity: Identity) -> ConfigError:
+        """Return the error for an identity the descriptor does not list in this role."""
+        return ConfigError(
+            f"setting SECRET: the descriptor registers no {self._role} with this identity",
+            hint=f"it has peer id {format_peer_id(identity.peer_id)}",
+        )
+
+    def _fingerprint_matches(self, secret: Secret) -> bool:
+        mine = committee_fingerprint(secret, self.descriptor.instance)
+        return mine == self.descriptor.committee_fingerprint
+
+    def _refuse_committee_secret(self) -> None:
+        route = find_secret("committee_secret", self._sources)
+        if route is not None:
+            raise ConfigError(
+                f"setting COMMITTEE_SECRET: {_article(self._role)} was given a committee secret "
+                f"by {route.origin}",
+                hint="only committee servers hold it: remove it here",
+            )
+
+    def _check_name(self) -> None:
+        name, universe = self.given.instance, self.given.universe
+        if self._role != "client":
+            if name is None:
+                raise self.missing("instance")
+            universe = universe or DEFAULT_UNIVERSE
+        if name is not None and name != self.descriptor.name:
+            raise UnknownInstanceError(
+                f"setting INSTANCE is {name}, but {self._file} describes {self.descriptor.name}",
+                hint="give the descriptor of that instance, or correct the name",
+            )
+        if universe is not None and universe != self.descriptor.universe:
+            raise UnknownInstanceError(
+                f"setting UNIVERSE is {universe}, but {self._file} is of universe "
+                f"{self.descriptor.universe}",
+                hint="set UNIVERSE to the descriptor's",
+            )
+
+    def _check_environment(self) -> None:
+        if self.environ.get("SSLKEYLOGFILE"):
+            problem = "SSLKEYLOGFILE is set: it asks TLS libraries to write traffic keys to a file"
+            if self.is_production:
+                raise ConfigError(f"{problem}, which production refuses", hint="unset it")
+            self.warn(f"{problem} — unset it")
+
+    def _operator(self) -> PeerId | None:
+        operator = self.given.operator
+        if operator is None:
+            self.note("operator", "not pinned", "default")
+            if self.is_production:
+                self.warn("OPERATOR is not pinned: the descriptor is trusted on its own word")
+            return None
+        return self.pick("operator", operator, operator)
+
+    def _server_endpoints(self) -> tuple[Endpoint, ...]:
+        own = tuple(Endpoint(node.host, node.port) for node in self.descriptor.servers)
+        chosen = self.pick("bootstrap", self.given.bootstrap, own, origin=_DESCRIPTOR)
+        if len(chosen) != len(own):
+            raise ConfigError(
+                f"setting BOOTSTRAP has {len(chosen)} addresses, the committee has {len(own)}",
+                hint="write one host:port for each server, in the descriptor's order",
+            )
+        return chosen
+
+    def _cadence(self, given: NodeInput) -> Cadence:
+        own = self.descriptor.cadence
+        values = {
+            name: self.pick(
+                name, getattr(given, name), getattr(own, f"{name}_ms"), origin=_DESCRIPTOR
+            )
+            for name in _DURATIONS
+        }
+        try:
+            return Cadence(**{f"{name}_ms": value for name, value in values.items()})
+        except ConfigError as error:
+            raise ConfigError(
+                f"settings ROUND_PERIOD, FOLD_DEADLINE, ROUND_DEADLINE: {error}", hint=error.hint
+            ) from error
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bytes):
+        return format_peer_id(PeerId(value))
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    return "not set" if value is None else str(value)
+
+
+def _article(role: str) -> str:
+    return f"an {role}" if role[0] in "aeiou" else f"a {role}"

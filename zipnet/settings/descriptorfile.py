@@ -1,0 +1,119 @@
+"""Compose the text of an instance descriptor; the operator signs it afterwards.
+
+The schema belongs to :mod:`zipnet.protocol.descriptor`, which parses what is composed here.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from zipnet.protocol.descriptor import parse_descriptor
+from zipnet.protocol.ids import committee_fingerprint, format_peer_id, instance_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from zipnet.protocol.identity import PublicIdentity
+    from zipnet.protocol.params import Cadence, RoundParams
+    from zipnet.protocol.secret import Secret
+    from zipnet.settings.publicfile import PublicFile
+    from zipnet.settings.values import Endpoint
+
+__all__ = ["NodeDraft", "compose_descriptor"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDraft:
+    """A node on its way into a descriptor; ``parent`` is an aggregator's name or None."""
+
+    name: str
+    endpoint: Endpoint
+    public: PublicFile
+    parent: str | None = None
+
+
+def compose_descriptor(  # noqa: PLR0913 - one argument for each thing a descriptor says
+    *,
+    name: str,
+    universe: str,
+    version: int,
+    not_before: datetime,
+    not_after: datetime,
+    max_absent: int,
+    committee_secret: Secret,
+    operator: PublicIdentity,
+    params: RoundParams,
+    cadence: Cadence,
+    servers: Sequence[NodeDraft],
+    aggregators: Sequence[NodeDraft],
+) -> bytes:
+    """Write an unsigned descriptor.
+
+    Only the fingerprint of the committee secret goes in. The text is parsed once before it is
+    returned, so what the network would refuse is refused here.
+
+    Raises:
+        ConfigError: When a value breaks a rule of :mod:`zipnet.protocol.descriptor`.
+    """
+    fingerprint = committee_fingerprint(committee_secret, instance_id(universe, name))
+    lines = [
+        f"# Instance descriptor of {_comment(name)}. Any change makes the signature invalid.",
+        "format = 1",
+        f"version = {version}",
+        f"name = {_quoted(name)}",
+        f"universe = {_quoted(universe)}",
+        f"not_before = {_time(not_before)}",
+        f"not_after = {_time(not_after)}",
+        f"max_absent = {max_absent}",
+        f'committee_fingerprint = "{fingerprint.hex()}"',
+        f"# operator {format_peer_id(operator.peer_id)}",
+        f'operator = "{base64.b64encode(operator.encode()).decode()}"',
+        *_table("params", asdict(params)),
+        *_table("cadence", asdict(cadence)),
+        "",
+        "[tdx]",
+        'mode = "off"',
+    ]
+    for kind, drafts in (("server", servers), ("aggregator", aggregators)):
+        for draft in drafts:
+            lines += _node(kind, draft)
+    data = ("\n".join(lines) + "\n").encode()
+    parse_descriptor(data)
+    return data
+
+
+def _table(title: str, values: dict[str, int]) -> list[str]:
+    return ["", f"[{title}]", *(f"{name} = {value}" for name, value in values.items())]
+
+
+def _node(kind: str, draft: NodeDraft) -> list[str]:
+    lines = [
+        "",
+        f"[[{kind}]]  # {format_peer_id(draft.public.peer_id)}",
+        f"name = {_quoted(draft.name)}",
+        f"endpoint = {_quoted(str(draft.endpoint))}",
+        f'identity = "{base64.b64encode(draft.public.identity.encode()).decode()}"',
+        f'certificate = "{base64.b64encode(draft.public.certificate).decode()}"',
+    ]
+    if draft.parent:
+        lines.append(f"parent = {_quoted(draft.parent)}")
+    return lines
+
+
+def _time(value: datetime) -> str:
+    return value.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string, whatever the text holds."""
+    escaped = "".join(
+        char if char.isprintable() and char not in '"\\' else f"\\U{ord(char):08X}" for char in text
+    )
+    return f'"{escaped}"'
+
+
+def _comment(text: str) -> str:
+    return "".join(char for char in text if char.isprintable())

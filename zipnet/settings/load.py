@@ -1,0 +1,198 @@
+"""Load the settings of a role: gather, validate, read descriptor and secrets, check them together.
+
+Steps, the same for every role; each failure is a :class:`~zipnet.errors.ConfigError` of one line,
+and nothing is written anywhere:
+
+1. Gather flags, environment and file (:mod:`zipnet.settings.sources`).
+2. Refuse what the role must never hold: a committee secret away from a server (row Z13).
+3. Validate each setting.
+4. Read the descriptor and trust it now (row Z3).
+5. Compare instance and universe with it (protocol.md §3).
+6. Read the secrets; find this node in the descriptor; compare the committee's fingerprint.
+7. Check what settings demand of each other, and what production demands.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zipnet.errors import ConfigError
+from zipnet.protocol.identity import Identity
+from zipnet.settings.assemble import Assembly
+from zipnet.settings.model import AggregatorInput, ClientInput, ServerInput
+from zipnet.settings.sources import Sources
+from zipnet.settings.types import AggregatorSettings, ClientSettings, ServerSettings
+from zipnet.settings.values import ALLOW_FEW_PARTICIPANTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from zipnet.protocol.secret import Secret
+
+__all__ = ["PRODUCTION_MIN_PARTICIPANTS", "load_aggregator", "load_client", "load_server"]
+
+PRODUCTION_MIN_PARTICIPANTS = 8
+"""Fewest participants production unblinds for unless told otherwise by name (protocol.md §6)."""
+
+
+def load_server(
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    config: Path | None = None,
+    *,
+    now: datetime | None = None,
+) -> ServerSettings:
+    """Load the settings of a committee server.
+
+    Args:
+        flags: Command line options by setting name (``listen``, ``secret_file``, …); None is unset.
+        environ: The environment, such as ``os.environ``.
+        config: The TOML file, if any.
+        now: Time to judge the descriptor at; the current time when None.
+
+    Raises:
+        ConfigError: When anything is missing, malformed or does not fit together.
+    """
+    sources = Sources.gather(flags, environ, config)
+    assembly = Assembly(ServerInput, sources, role="server", now=now)
+    common = assembly.common()
+    shared = _required_secret(assembly, "committee_secret", "committee")
+    assembly.require_committee(shared)
+    secret = _required_secret(assembly, "secret", "node")
+    assembly.refuse_committee_as_own(secret)
+    identity = Identity.from_secret(secret)
+    index = assembly.trusted.server_index(identity.peer_id)
+    if index is None:
+        raise assembly.not_registered(identity)
+    node = assembly.descriptor.servers[index]
+    parts = assembly.node_parts(assembly.given, node)
+    state = _server_state(assembly)
+    min_participants = _min_participants(assembly)
+    return ServerSettings(
+        **common,
+        **parts,
+        secret=secret,
+        identity=identity,
+        node=node,
+        committee_secret=shared,
+        index=index,
+        state=state,
+        min_participants=min_participants,
+        warnings=assembly.warnings,
+        effective=assembly.effective,
+    )
+
+
+def load_aggregator(
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    config: Path | None = None,
+    *,
+    now: datetime | None = None,
+) -> AggregatorSettings:
+    """Load the settings of an aggregator; arguments as for :func:`load_server`.
+
+    Raises:
+        ConfigError: When anything is missing, malformed or does not fit together, or a committee
+            secret was given by any route (row Z13).
+    """
+    sources = Sources.gather(flags, environ, config)
+    assembly = Assembly(AggregatorInput, sources, role="aggregator", now=now)
+    common = assembly.common()
+    secret = _required_secret(assembly, "secret", "node")
+    assembly.refuse_committee_as_own(secret)
+    identity = Identity.from_secret(secret)
+    entry = assembly.trusted.aggregator(identity.peer_id)
+    if entry is None:
+        raise assembly.not_registered(identity)
+    parts = assembly.node_parts(assembly.given, entry.node)
+    return AggregatorSettings(
+        **common,
+        **parts,
+        secret=secret,
+        identity=identity,
+        node=entry.node,
+        entry=entry,
+        warnings=assembly.warnings,
+        effective=assembly.effective,
+    )
+
+
+def load_client(
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    config: Path | None = None,
+    *,
+    now: datetime | None = None,
+) -> ClientSettings:
+    """Load the settings of a publisher or reader; arguments as for :func:`load_server`.
+
+    INSTANCE and UNIVERSE may be left out; when given they must be the descriptor's. SECRET may be
+    left out too: a publisher then draws a fresh identity.
+
+    Raises:
+        ConfigError: When anything is missing, malformed or does not fit together.
+    """
+    sources = Sources.gather(flags, environ, config)
+    assembly = Assembly(ClientInput, sources, role="client", now=now)
+    common = assembly.common()
+    secret = assembly.secret("secret")
+    if secret is not None:
+        assembly.refuse_committee_as_own(secret)
+    state = assembly.pick("state", assembly.given.state, None)
+    cover_every = assembly.pick("cadence", assembly.given.cadence, 1)
+    return ClientSettings(
+        **common,
+        secret=secret,
+        state=state,
+        cover_every=cover_every,
+        warnings=assembly.warnings,
+        effective=assembly.effective,
+    )
+
+
+def _required_secret(
+    assembly: Assembly[ServerInput] | Assembly[AggregatorInput], name: str, kind: str
+) -> Secret:
+    secret = assembly.secret(name)
+    if secret is None:
+        raise ConfigError(
+            f"setting {name.upper()}_FILE is required and was not given",
+            hint=f"name the file `zipnet keygen {kind}` wrote "
+            f"(--{name.replace('_', '-')}-file, ZIPNET_{name.upper()}_FILE)",
+        )
+    return secret
+
+
+def _server_state(assembly: Assembly[ServerInput]) -> Path:
+    # systemd may list several folders, separated by colons; the first is ours.
+    granted = assembly.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    given = assembly.given.state
+    if given is None and not granted:
+        raise assembly.missing("state")
+    state = assembly.pick("state", given, Path(granted), origin="environment STATE_DIRECTORY")
+    if state.exists() and not state.is_dir():
+        raise ConfigError(f"setting STATE: {state} is not a folder", hint="write a folder's path")
+    return state
+
+
+def _min_participants(assembly: Assembly[ServerInput]) -> int:
+    least = assembly.descriptor.params.min_participants
+    chosen = assembly.pick(
+        "min_participants", assembly.given.min_participants, least, origin="descriptor"
+    )
+    if chosen < least:
+        raise ConfigError(
+            f"setting MIN_PARTICIPANTS is {chosen}, below the descriptor's {least}",
+            hint=f"write {least} or more: a server may be stricter than the group, never laxer",
+        )
+    allowed = assembly.given.allow_few_participants == ALLOW_FEW_PARTICIPANTS
+    if chosen < PRODUCTION_MIN_PARTICIPANTS and assembly.is_production and not allowed:
+        raise ConfigError(
+            f"setting MIN_PARTICIPANTS is {chosen}; production refuses fewer than "
+            f"{PRODUCTION_MIN_PARTICIPANTS}",
+            hint="raise it, or see allow_few_participants in docs/reference/settings.md",
+        )
+    return chosen

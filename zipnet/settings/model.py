@@ -1,0 +1,196 @@
+"""The settings of each role as pydantic models: names, types, what each means, how to write it.
+
+Nothing below this package sees these classes; :mod:`zipnet.settings.load` turns them into frozen
+dataclasses at once. Secrets are not fields here: they never pass through pydantic
+(:mod:`zipnet.settings.secretfiles`).
+
+Every field is optional for pydantic; what a role needs is checked in one place, with an error
+that says what to write.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from zipnet.errors import ConfigError
+from zipnet.protocol.ids import PeerId, parse_peer_id, validate_instance_name, validate_universe
+from zipnet.settings.values import (
+    ALLOW_FEW_PARTICIPANTS,
+    ALLOW_PUBLIC_METRICS,
+    Endpoint,
+    parse_cover_every,
+    parse_duration_ms,
+    parse_endpoint,
+    parse_endpoints,
+    parse_whole,
+)
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+__all__ = ["AggregatorInput", "ClientInput", "CommonInput", "NodeInput", "ServerInput", "fix_of"]
+
+
+def _named(check: str) -> BeforeValidator:
+    """A validator of the protocol, its error reduced to a phrase that quotes nothing."""
+
+    def validate(value: object) -> object:
+        if not isinstance(value, str):
+            raise ValueError("not text")  # noqa: TRY004 - pydantic translates ValueError
+        try:
+            match check:
+                case "instance":
+                    return validate_instance_name(value)
+                case "universe":
+                    return validate_universe(value)
+                case _:
+                    return parse_peer_id(value)
+        except ConfigError as error:
+            raise ValueError(f"not a well-formed {check}") from error
+
+    return BeforeValidator(validate)
+
+
+def _file(value: object) -> object:
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise ValueError("not a file name")
+    return Path(value)
+
+
+def _word(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _field(text: str, fix: str) -> Any:  # noqa: ANN401 - stands for a value of the field's type
+    return Field(default=None, description=text, json_schema_extra={"fix": fix})
+
+
+def fix_of(field: FieldInfo) -> str:
+    """Return what to write for a field, as its hint says."""
+    extra = field.json_schema_extra
+    return str(extra["fix"]) if isinstance(extra, dict) else ""
+
+
+_Path = Annotated[Path, BeforeValidator(_file)]
+_Duration = Annotated[int, BeforeValidator(parse_duration_ms)]
+_Endpoint = Annotated[Endpoint, NoDecode, BeforeValidator(parse_endpoint)]
+_DURATION_FIX = "write a duration such as 2s or 500ms"
+
+
+class CommonInput(BaseSettings):
+    """What every role understands."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ZIPNET_",
+        env_ignore_empty=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        validate_default=False,
+        arbitrary_types_allowed=True,
+    )
+
+    instance: Annotated[str | None, _named("instance")] = _field(
+        "Name of the instance; must be the descriptor's. Required for nodes.",
+        "write the name the descriptor carries, such as acme.mainnet",
+    )
+    universe: Annotated[str | None, _named("universe")] = _field(
+        "Universe the instance lives in. Nodes: `zipnet` when unset. Clients: the descriptor's.",
+        "leave it unset, or write the universe the descriptor carries",
+    )
+    descriptor: _Path | None = _field(
+        "File of the signed instance descriptor. Required.",
+        "write the path of the descriptor file the operator published",
+    )
+    operator: Annotated[PeerId | None, _named("operator")] = _field(
+        "Peer id of the operator whose signature the descriptor must carry.",
+        "write the operator's peer id: zp1 and 64 hexadecimal digits",
+    )
+    transport: Annotated[Literal["quic", "tls"] | None, BeforeValidator(_word)] = _field(
+        "Transport used to dial other nodes: `quic` (default) or `tls`.", "write quic or tls"
+    )
+    bootstrap: (
+        Annotated[tuple[Endpoint, ...], NoDecode, BeforeValidator(parse_endpoints)] | None
+    ) = _field(
+        "Addresses dialled for committee servers, in the descriptor's order, instead of the "
+        "descriptor's own.",
+        "write host:port, separated by commas",
+    )
+    profile: Annotated[Literal["development", "production"] | None, BeforeValidator(_word)] = (
+        _field(
+            "`production` refuses what `development` (default) only warns of.",
+            "write development or production",
+        )
+    )
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None, BeforeValidator(_word)
+    ] = _field(
+        "Least level that is logged: `info` when unset.", "write debug, info, warning or error"
+    )
+
+
+class NodeInput(CommonInput):
+    """What servers and aggregators add."""
+
+    listen: _Endpoint | None = _field(
+        "Address of the transport port (UDP and TCP); the descriptor's endpoint when unset.",
+        "write host:port, such as 0.0.0.0:4433",
+    )
+    metrics: _Endpoint | None = _field(
+        "Address of the HTTP port for health and metrics; `127.0.0.1:0` (any free port, logged) "
+        "when unset.",
+        "write host:port on loopback, such as 127.0.0.1:9464",
+    )
+    allow_public_metrics: str | None = _field(
+        "Escape hatch: lets METRICS listen beyond loopback.",
+        f'write exactly "{ALLOW_PUBLIC_METRICS}"',
+    )
+    round_period: _Duration | None = _field(
+        "Time from one round's opening to the next; the descriptor's when unset.", _DURATION_FIX
+    )
+    fold_deadline: _Duration | None = _field(
+        "Time from opening until aggregators stop folding; the descriptor's when unset.",
+        _DURATION_FIX,
+    )
+    round_deadline: _Duration | None = _field(
+        "Time from opening until an unfinished round is aborted; the descriptor's when unset.",
+        _DURATION_FIX,
+    )
+
+
+class ServerInput(NodeInput):
+    """Settings of `zipnet server`."""
+
+    state: _Path | None = _field(
+        "Folder of the durable state; systemd's $STATE_DIRECTORY when unset. Required.",
+        "write a folder only the server's user can enter",
+    )
+    min_participants: Annotated[int, BeforeValidator(parse_whole)] | None = _field(
+        "Fewest clients this server unblinds a round for; the descriptor's when unset, never "
+        "fewer than that.",
+        "write a whole number, at least the descriptor's min_participants",
+    )
+    allow_few_participants: str | None = _field(
+        "Escape hatch: lets production run with MIN_PARTICIPANTS below 8.",
+        f'write exactly "{ALLOW_FEW_PARTICIPANTS}"',
+    )
+
+
+class AggregatorInput(NodeInput):
+    """Settings of `zipnet aggregator`."""
+
+
+class ClientInput(CommonInput):
+    """Settings of `zipnet publish` and `zipnet read`."""
+
+    state: _Path | None = _field(
+        "Folder a publisher keeps its state in; none is kept when unset.",
+        "write a folder only you can enter",
+    )
+    cadence: Annotated[int, NoDecode, BeforeValidator(parse_cover_every)] | None = _field(
+        "Rounds a publisher takes part in: `always` (default) or N for every N-th.",
+        "write always, or a whole number such as 4 for every fourth round",
+    )

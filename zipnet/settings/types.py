@@ -1,0 +1,147 @@
+"""Settings as the rest of the program sees them: frozen, complete, checked with the descriptor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zipnet.protocol.descriptor import AggregatorEntry, NodeEntry, TrustedDescriptor
+    from zipnet.protocol.identity import Identity
+    from zipnet.protocol.ids import PeerId, ServerIndex
+    from zipnet.protocol.params import Cadence
+    from zipnet.protocol.secret import Secret
+    from zipnet.settings.values import Endpoint
+
+__all__ = [
+    "AggregatorSettings",
+    "ClientSettings",
+    "CommonSettings",
+    "Effective",
+    "LogLevel",
+    "NodeSettings",
+    "Profile",
+    "ServerSettings",
+    "TransportName",
+]
+
+TransportName = Literal["quic", "tls"]
+Profile = Literal["development", "production"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """One setting as it took effect, for ``zipnet config show``.
+
+    Attributes:
+        name: The setting, upper case.
+        value: Its value in words; a secret is ``set (file, 0600)`` or ``not set``.
+        origin: Where it came from: a flag, the environment, a file, the descriptor, a default.
+    """
+
+    name: str
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommonSettings:
+    """What every role has.
+
+    Attributes:
+        instance: Name of the instance; equal to the descriptor's.
+        universe: Universe of the instance; equal to the descriptor's.
+        descriptor: The descriptor, its signature and validity checked.
+        descriptor_file: Where it was read from.
+        operator: Operator the caller pinned, if any.
+        transport: Transport for dialling.
+        server_endpoints: Where to dial each committee server, by server index.
+        profile: Posture of the process.
+        log_level: Least level that is logged.
+        warnings: What was let pass but should be changed, one line each, for the log.
+        effective: Every setting with its origin; secrets are not shown.
+    """
+
+    instance: str
+    universe: str
+    descriptor: TrustedDescriptor
+    descriptor_file: Path
+    operator: PeerId | None
+    transport: TransportName
+    server_endpoints: tuple[Endpoint, ...]
+    profile: Profile
+    log_level: LogLevel
+    warnings: tuple[str, ...]
+    effective: tuple[Effective, ...] = field(repr=False)
+
+    @property
+    def is_production(self) -> bool:
+        """Whether the production profile is on."""
+        return self.profile == "production"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings(CommonSettings):
+    """What servers and aggregators have.
+
+    Attributes:
+        secret: The node's own secret.
+        identity: The identity derived from it; registered in the descriptor for this role.
+        node: The node's entry in the descriptor.
+        listen: Address of the transport port, UDP and TCP.
+        metrics: Address of the HTTP port.
+        cadence: Pace of rounds: the descriptor's, with this node's overrides.
+    """
+
+    secret: Secret
+    identity: Identity
+    node: NodeEntry
+    listen: Endpoint
+    metrics: Endpoint
+    cadence: Cadence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings(NodeSettings):
+    """Settings of a committee server.
+
+    Attributes:
+        committee_secret: The committee's secret; its fingerprint is the descriptor's.
+        index: The server's index in the descriptor.
+        state: Folder of the durable state. Not created here.
+        min_participants: Fewest clients this server unblinds a round for.
+    """
+
+    committee_secret: Secret
+    index: ServerIndex
+    state: Path
+    min_participants: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregatorSettings(NodeSettings):
+    """Settings of an aggregator.
+
+    Attributes:
+        entry: The aggregator's entry in the descriptor, with its parent.
+    """
+
+    entry: AggregatorEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings(CommonSettings):
+    """Settings of a publisher or a reader.
+
+    Attributes:
+        secret: Secret of a lasting identity; None draws a fresh identity for each run.
+        state: Folder a publisher keeps its state in, None keeps none.
+        cover_every: A publisher takes part in every N-th round; 1 is every round.
+    """
+
+    secret: Secret | None
+    state: Path | None
+    cover_every: int
