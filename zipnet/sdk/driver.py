@@ -122,7 +122,8 @@ class PublisherDriver:
         self._verifier = verifier
         self._on_trouble = on_trouble
         self._loop = asyncio.get_running_loop()
-        self._group: asyncio.TaskGroup | None = None
+        # One envelope per round at most, taken out at once: it cannot grow.
+        self._outbox: asyncio.Queue[SendEnvelope] = asyncio.Queue()
         self._session: Session | None = None
         self._waiters: dict[int, tuple[asyncio.Future[Receipt], bytes]] = {}
         self._last_ticket = 0
@@ -165,10 +166,10 @@ class PublisherDriver:
             ExceptionGroup: When every node refuses for good, or the machine's guard stopped it.
         """
         async with asyncio.TaskGroup() as group:
-            self._group = group
             group.create_task(self._keep_registered())
             group.create_task(self._keep_subscribed())
             group.create_task(self._keep_up_to_date())
+            group.create_task(self._keep_sending())
 
     # Events in, effects out ---------------------------------------------------------------------
 
@@ -181,8 +182,7 @@ class PublisherDriver:
     def _perform(self, effect: PublisherEffect) -> None:  # noqa: C901 - one arm per effect
         match effect:
             case SendEnvelope():
-                if self._group is not None:
-                    self._group.create_task(self._send_envelope(effect))
+                self._outbox.put_nowait(effect)
             case Delivered():
                 self._fruitless = 0
                 future, _ = self._waiters.pop(effect.ticket, (None, b""))
@@ -346,6 +346,11 @@ class PublisherDriver:
         record = await self._verifier.verify(data)
         self._fruitless += bool(self._waiters)
         self._step(RecordReceived(record))
+
+    async def _keep_sending(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                group.create_task(self._send_envelope(await self._outbox.get()))
 
     async def _send_envelope(self, effect: SendEnvelope) -> None:
         envelope = effect.envelope

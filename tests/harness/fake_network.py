@@ -1,0 +1,287 @@
+"""A harness committee behind real sockets: several server listeners and aggregator listeners.
+
+All listeners share one :class:`HarnessCommittee`, so there is no Raft and no fold tree, but every
+byte a client sends or gets crosses a real transport, the real handshake and the real session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections import Counter
+from typing import TYPE_CHECKING, Self
+
+from tests.harness.committee import SMALL, HarnessCommittee
+from zipnet.errors import AdmissionError, RemoteProtocolError, TransportError, ZipnetError
+from zipnet.protocol.envelope import Envelope
+from zipnet.protocol.ids import Digest, RegistryIndex, RoundNumber
+from zipnet.protocol.params import Cadence, RoundParams
+from zipnet.transport.certificate import node_certificate
+from zipnet.transport.session import HelloFacts, Role, SessionTerms, accept
+from zipnet.wire.messages import (
+    Accepted,
+    GetRecords,
+    KemKeys,
+    Kind,
+    Message,
+    RecordSealed,
+    Records,
+    Register,
+    Registered,
+    RoundAborted,
+    RoundOpened,
+    SubmitEnvelope,
+    Subscribe,
+    Subscribed,
+    decode,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from zipnet.ports import Connection, Listener, Transport
+    from zipnet.protocol.identity import Identity
+    from zipnet.transport.session import Session
+    from zipnet.wire.frames import Frame
+
+__all__ = ["FakeNetwork", "free_port", "node_transport"]
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that is free for TCP and UDP right now."""
+    while True:
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            tcp.bind(("127.0.0.1", 0))
+            port: int = tcp.getsockname()[1]
+            with contextlib.suppress(OSError):
+                udp.bind(("127.0.0.1", port))
+                return port
+
+
+def node_transport(name: str, identity: Identity, registered: Mapping[bytes, bytes]) -> Transport:
+    """Return a node's transport of the given name."""
+    certificate = node_certificate(identity.ed25519_private_key())
+    if name == "tls":
+        from zipnet.transport.tls import TlsTransport
+
+        return TlsTransport(certificate, registered=registered)
+    from zipnet.transport.quic import QuicTransport
+
+    return QuicTransport(certificate, registered=registered)
+
+
+class _Node:
+    """One listener: what it refuses, and who subscribed to it."""
+
+    def __init__(self, name: str, identity: Identity, role: Role) -> None:
+        self.name = name
+        self.identity = identity
+        self.role = role
+        self.sessions: set[Session] = set()
+        self.subscribers: set[Session] = set()
+        self.refuse: Callable[[HelloFacts], ZipnetError | None] = lambda _facts: None
+        self.drop_envelopes = False
+        self.served: Counter[int] = Counter()
+        self.listener: Listener | None = None
+
+
+class FakeNetwork:
+    """Server and aggregator listeners over one harness committee.
+
+    Attributes:
+        committee: The committee behind all of them.
+        nodes: Listeners by name: ``s0`` …, and the aggregators'.
+        refused: Codes of refused requests, counted.
+    """
+
+    def __init__(
+        self,
+        transport: str = "tls",
+        *,
+        params: RoundParams = SMALL,
+        aggregators: Mapping[str, str | None] | None = None,
+        cadence: Cadence | None = None,
+    ) -> None:
+        tree = {"root": None} if aggregators is None else dict(aggregators)
+        names = [f"s{i}" for i in range(3)] + list(tree)
+        self.ports = {name: free_port() for name in names}
+        self.committee = HarnessCommittee(
+            params=params,
+            aggregators=tree,
+            ports=self.ports,
+            cadence=cadence or Cadence(round_period_ms=50, fold_deadline_ms=40, round_deadline_ms=900),
+        )
+        servers = {f"s{i}": identity for i, identity in enumerate(self.committee.identities)}
+        self.nodes = {
+            **{name: _Node(name, identity, Role.SERVER) for name, identity in servers.items()},
+            **{
+                name: _Node(name, identity, Role.AGGREGATOR)
+                for name, identity in self.committee.aggregators.items()
+            },
+        }
+        self.transport_name = transport
+        self.refused: Counter[str] = Counter()
+        self.changed = asyncio.Condition()
+        self._rounds: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        for name in self.nodes:
+            await self.start(name)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._rounds is not None:
+            self._rounds.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._rounds
+        for name in self.nodes:
+            await self.stop(name)
+
+    async def start(self, name: str) -> None:
+        """Listen as one node."""
+        node = self.nodes[name]
+        descriptor = self.committee.descriptor.descriptor
+        entries = [*descriptor.servers, *(a.node for a in descriptor.aggregators)]
+        registered = {entry.identity.ed25519: entry.certificate for entry in entries}
+        transport = node_transport(self.transport_name, node.identity, registered)
+        node.listener = await transport.listen(
+            "127.0.0.1", self.ports[name], lambda connection: self._serve(node, connection)
+        )
+
+    async def stop(self, name: str) -> None:
+        """Stop listening as one node and cut its links."""
+        node = self.nodes[name]
+        if node.listener is not None:
+            await node.listener.close()
+            node.listener = None
+
+    async def _serve(self, node: _Node, connection: Connection) -> None:
+        trusted = self.committee.descriptor
+        terms = SessionTerms(
+            instance_id=trusted.descriptor.instance,
+            group_id=trusted.group,
+            role=node.role,
+            identity=node.identity,
+            boot_id=secrets.token_bytes(16),
+        )
+        try:
+            session = await accept(connection, terms, node.refuse, deadline_s=5.0)
+        except ZipnetError:
+            return
+        node.sessions.add(session)
+        try:
+            await session.serve(lambda frame: self._on_frame(node, session, frame))
+        finally:
+            node.sessions.discard(session)
+            node.subscribers.discard(session)
+
+    async def _on_frame(self, node: _Node, session: Session, frame: Frame) -> Frame | None:
+        node.served[frame.kind] += 1
+        try:
+            answer = self._answer(node, session, frame)
+        except RemoteProtocolError as error:
+            code = str(error) if " " not in str(error) else "refused"
+            self.refused[code] += 1
+            raise AdmissionError(str(error), code=code) from error
+        async with self.changed:
+            self.changed.notify_all()
+        return frame.answer(frame.kind, encode(answer))
+
+    def _answer(self, node: _Node, session: Session, frame: Frame) -> Message:
+        committee = self.committee
+        at_server = node.role is Role.SERVER
+        match frame.kind:
+            case Kind.GET_KEM_KEYS if at_server:
+                return KemKeys(announcements=committee.announcements())
+            case Kind.REGISTER if at_server:
+                blob = decode(frame.payload, Register).registration
+                index, version, first_round = committee.register(blob)
+                return Registered(index=index, version=version, first_round=first_round)
+            case Kind.GET_RECORDS if at_server:
+                asked = decode(frame.payload, GetRecords)
+                page = committee.records[asked.from_sequence :][: asked.limit]
+                return Records(records=page, next_sequence=len(committee.records))
+            case Kind.SUBSCRIBE:
+                return self._subscribe(node, session, decode(frame.payload, Subscribe))
+            case Kind.SUBMIT_ENVELOPE if not at_server:
+                sent = decode(frame.payload, SubmitEnvelope)
+                if not node.drop_envelopes:
+                    committee.submit(
+                        Envelope(
+                            RoundNumber(sent.round),
+                            Digest(sent.header_hash),
+                            RegistryIndex(sent.sender),
+                            sent.body,
+                            sent.signature,
+                        )
+                    )
+                return Accepted()
+            case _:
+                raise RemoteProtocolError("not_served")
+
+    def _subscribe(self, node: _Node, session: Session, asked: Subscribe) -> Subscribed:
+        committee = self.committee
+        node.subscribers.add(session)
+        if asked.from_sequence is not None:
+            missed = committee.records[asked.from_sequence :]
+            asyncio.get_running_loop().create_task(self._replay(session, missed))
+        header = committee.open_header
+        return Subscribed(
+            next_sequence=len(committee.records),
+            last_record=committee.records[-1] if committee.records else None,
+            open_round=header.encode() if header else None,
+        )
+
+    async def _replay(self, session: Session, records: list[bytes]) -> None:
+        with contextlib.suppress(TransportError):
+            for record in records:
+                await session.push(Kind.RECORD_SEALED, encode(RecordSealed(record=record)))
+
+    async def push(self, kind: Kind, message: Message) -> None:
+        """Push a message to every subscriber of every node."""
+        payload = encode(message)
+        for node in self.nodes.values():
+            for session in list(node.subscribers):
+                with contextlib.suppress(TransportError):
+                    await session.push(kind, payload)
+
+    async def until(self, condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
+        """Wait until a condition holds; it is looked at whenever a request was answered."""
+        async with asyncio.timeout(timeout_s), self.changed:
+            await self.changed.wait_for(condition)
+
+    async def run_round(
+        self,
+        participants: int,
+        *,
+        wait_s: float = 5.0,
+        tamper: Callable[[bytearray], None] | None = None,
+    ) -> bool:
+        """Open a round, wait for envelopes, seal or give it up; tells whether it was sealed."""
+        committee = self.committee
+        signed = committee.open_round()
+        await self.push(Kind.ROUND_OPENED, RoundOpened(header=signed.encode()))
+        with contextlib.suppress(TimeoutError):
+            await self.until(lambda: committee.participants >= participants, timeout_s=wait_s)
+        if committee.participants < committee.params.min_participants:
+            number = committee.abort()
+            await self.push(Kind.ROUND_ABORTED, RoundAborted(round=number, why=1))
+            return False
+        record = committee.seal(tamper=tamper)
+        await self.push(Kind.RECORD_SEALED, RecordSealed(record=record))
+        async with self.changed:
+            self.changed.notify_all()
+        return True
+
+    def keep_running(self, participants: int, *, wait_s: float = 1.0) -> None:
+        """Run rounds one after another in the background until the network stops."""
+
+        async def rounds() -> None:
+            while True:
+                await self.run_round(participants, wait_s=wait_s)
+                await asyncio.sleep(0)
+
+        self._rounds = asyncio.create_task(rounds())
