@@ -2,7 +2,7 @@
 
 Implements :class:`zipnet.storage.Files`. :meth:`Disk.crash` decides what the power cut left: some
 of the unsynced operations in order, then perhaps one torn write — cut short, or with sectors that
-never arrived. A file whose folder was not synced may be gone. A failed sync leaves bytes that every
+still hold what they held before (zeros, where the file was shorter). A file whose folder was not synced may be gone. A failed sync leaves bytes that every
 process sees and that no power cut spares.
 
 Rules:
@@ -130,11 +130,11 @@ class Disk:
             _apply(content.durable, operation)
         for operation in content.unsynced[survivors : survivors + 1]:
             if isinstance(operation, _Write) and self._rng.random() < _OFTEN:
-                _apply(content.durable, self._torn(operation))
+                _apply(content.durable, self._torn(operation, content.durable))
         content.unsynced = []
         content.seen = bytearray(content.durable)
 
-    def _torn(self, write: _Write) -> _Write:
+    def _torn(self, write: _Write, before: bytearray) -> _Write:
         data = bytearray(write.data[: self._rng.randint(0, len(write.data))])
         if self._rng.random() < _EVEN:
             data = bytearray(write.data)
@@ -143,7 +143,8 @@ class Disk:
             for start in range(first, len(data), _SECTOR):
                 low, high = max(start, 0), min(start + _SECTOR, len(data))
                 if self._rng.random() < _EVEN:
-                    data[low:high] = bytes(high - low)
+                    old = before[write.offset + low : write.offset + high]
+                    data[low:high] = old.ljust(high - low, b"\0")
         return _Write(write.offset, bytes(data))
 
 

@@ -2,12 +2,13 @@
 
 A blob is what its digest says; it is checked when it comes in and again when it is read back from
 disk (rows M8, A6). Blobs live in bounded memory; those that must survive a crash are *kept* as one
-file each. What may be served to whom is decided by the caller: the store only holds.
+file each. Methods may be called from several threads. What may be served to whom is decided by the caller: the store only holds.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -36,6 +37,7 @@ class BlobStore:
         self._max_bytes = max_bytes
         self._memory: OrderedDict[Digest, bytes] = OrderedDict()
         self._size = 0
+        self._lock = threading.Lock()  # guards the memory only, never a file operation
 
     def put(self, blob: bytes, *, expected: Digest | None = None) -> Digest:
         """Hold a blob in memory and return its digest.
@@ -56,7 +58,8 @@ class BlobStore:
             StorageError: When the blob is not here.
             SafeMode: When it could not be made durable.
         """
-        blob = self._memory.get(digest)
+        with self._lock:
+            blob = self._memory.get(digest)
         path = self._path(digest)
         if path.exists():
             return
@@ -76,10 +79,11 @@ class BlobStore:
         Raises:
             StorageError: When the kept file no longer matches its digest.
         """
-        held = self._memory.get(digest)
-        if held is not None:
-            self._memory.move_to_end(digest)
-            return held
+        with self._lock:
+            held = self._memory.get(digest)
+            if held is not None:
+                self._memory.move_to_end(digest)
+                return held
         try:
             blob = self._path(digest).read_bytes()
         except FileNotFoundError:
@@ -94,8 +98,9 @@ class BlobStore:
     def drop(self, digests: Iterable[Digest]) -> None:
         """Forget blobs, in memory and on disk."""
         for digest in digests:
-            blob = self._memory.pop(digest, None)
-            self._size -= len(blob) if blob is not None else 0
+            with self._lock:
+                blob = self._memory.pop(digest, None)
+                self._size -= len(blob) if blob is not None else 0
             self._path(digest).unlink(missing_ok=True)
 
     def kept(self) -> list[Digest]:
@@ -103,14 +108,15 @@ class BlobStore:
         return [Digest(bytes.fromhex(path.stem)) for path in self._folder.glob(f"*{_SUFFIX}")]
 
     def _hold(self, digest: Digest, blob: bytes) -> None:
-        if digest in self._memory:
-            self._memory.move_to_end(digest)
-            return
-        self._memory[digest] = blob
-        self._size += len(blob)
-        while self._size > self._max_bytes and len(self._memory) > 1:
-            _, dropped = self._memory.popitem(last=False)
-            self._size -= len(dropped)
+        with self._lock:
+            if digest in self._memory:
+                self._memory.move_to_end(digest)
+                return
+            self._memory[digest] = blob
+            self._size += len(blob)
+            while self._size > self._max_bytes and len(self._memory) > 1:
+                _, dropped = self._memory.popitem(last=False)
+                self._size -= len(dropped)
 
     def _path(self, digest: Digest) -> Path:
         return self._folder / (digest.hex() + _SUFFIX)

@@ -22,8 +22,9 @@ Rules:
    and is cut off; if one follows, the damage cannot come from a crash and the file is refused.
 4. After a failed write or fsync the file is never written again by this object (the kernel may
    have dropped the dirty pages). What that append wrote may or may not be there after reopening.
-5. Opening writes header and last frame once more and fsyncs them: after a failed fsync the page cache may
-   show bytes that never reached the disk.
+5. Opening writes header and last frame once more and fsyncs them: after a failed fsync the page
+   cache may show bytes that never reached the disk. This takes for granted that a sector rewritten
+   with the bytes it holds keeps them, whenever the power goes.
 
 What it cannot tell apart: a last frame damaged on the medium *after* its fsync, and a torn one.
 """

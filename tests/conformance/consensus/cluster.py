@@ -1,0 +1,371 @@
+"""A committee in virtual time under trouble drawn from one seed, with its promises checked.
+
+Checked at every batch of every member: indexes without gaps from 1 after each start; the same
+command at the same index on every member, ever; only commands somebody proposed; each at most once.
+Checked at the end: after healing every member makes progress and catches up; after a power cut of
+the whole site, everything that was acknowledged is replayed, in the same places.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import random
+from collections.abc import Callable
+
+from sim.clock import VirtualLoop, run_virtual
+from sim.disk import Disk, PowerCut
+from sim.network import Life, Network, Weather
+from tests.conformance.consensus.engines import EngineUnderTest, Place
+from zipnet.errors import ConsensusError, SafeMode, StorageError
+from zipnet.ports import Consensus
+
+TROUBLE_S = 12.0
+PATIENCE_S = 30.0
+
+
+class InvariantBroken(AssertionError):
+    """A promise of the port does not hold."""
+
+
+class Member:
+    """One server: its disk, which outlives crashes, and its present life, if any."""
+
+    def __init__(self, server: int, disk: Disk) -> None:
+        self.server = server
+        self.disk = disk
+        self.engine: Consensus | None = None
+        self.life: Life | None = None
+        self.tasks: list[asyncio.Task[None]] = []
+        self.applied = 0
+        self.slow = 0.0
+
+
+class Cluster:
+    def __init__(self, engine: EngineUnderTest, *, size: int, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.size = size
+        self.engine = engine
+        self.network = Network(size, random.Random(self.rng.random()))
+        self.members = [
+            Member(s, Disk(random.Random(self.rng.random()), lying=engine.lying_disks))
+            for s in range(size)
+        ]
+        self.canonical: list[bytes] = []
+        self.proposed: set[bytes] = set()
+        self.acknowledged: set[bytes] = set()
+        self.broken: InvariantBroken | None = None
+        self.counter = 0
+        self.events: list[str] = []
+
+    # -- lives ------------------------------------------------------------------------------------
+
+    async def start(self, member: Member) -> None:
+        if member.engine is not None:
+            return
+        life = self.network.join(member.server)
+        run_blocking = self._blocking(member, member.disk.life)
+        place = Place(
+            member.server,
+            self.size,
+            member.disk,
+            life,
+            random.Random(self.rng.random()),
+            run_blocking,
+        )
+        try:
+            engine = self.engine.build(place)
+        except (PowerCut, StorageError) as failure:
+            self.network.leave(member.server)
+            if isinstance(failure, StorageError) and not self._excused(member):
+                raise InvariantBroken(f"{member.server} cannot start: {failure}") from failure
+            member.disk.crash() if isinstance(failure, PowerCut) else member.disk.kill()
+            return
+        member.engine, member.life, member.applied = engine, life, 0
+        life.endpoint = engine
+        await engine.start()
+        self.network.connect(member.server)
+        member.tasks = [asyncio.create_task(self._consume(member, engine))]
+
+    def stop(self, member: Member, *, power: bool) -> None:
+        """End a life without any goodbye; with ``power``, lose what was not synced."""
+        if member.engine is None:
+            return
+        self.note(f"{'cut' if power else 'kill'} {member.server}")
+        task = getattr(member.engine, "_task", None)
+        for running in [*member.tasks, *([task] if task else [])]:
+            running.cancel()
+        member.engine = member.life = None
+        member.tasks = []
+        self.network.leave(member.server)
+        member.disk.crash() if power else member.disk.kill()
+
+    def _blocking(self, member: Member, life: int) -> Callable[[Callable[[], None]], object]:
+        async def run(call: Callable[[], None]) -> None:
+            await asyncio.sleep(self.rng.uniform(0.0002, 0.003) + member.slow * self.rng.random())
+            if member.disk.life != life:
+                await asyncio.Event().wait()
+            try:
+                call()
+            except PowerCut:
+                asyncio.get_running_loop().call_soon(lambda: self.stop(member, power=True))
+                await asyncio.Event().wait()
+            await asyncio.sleep(self.rng.uniform(0.0, 0.002))
+
+        return run
+
+    @staticmethod
+    def _excused(member: Member) -> bool:
+        return bool(member.disk.sync_error or member.disk.write_error)
+
+    # -- invariants -------------------------------------------------------------------------------
+
+    async def _consume(self, member: Member, engine: Consensus) -> None:
+        try:
+            async for batch in engine.batches():
+                for committed in batch:
+                    self._check(member, committed.index, committed.command)
+        except SafeMode:
+            self.note(f"safe mode {member.server}")
+            self.stop(member, power=False)
+        except InvariantBroken as broken:
+            self.broken = self.broken or broken
+
+    def _check(self, member: Member, index: int, command: bytes) -> None:
+        member.applied += 1
+        if index != member.applied:
+            raise InvariantBroken(f"{member.server} handed out {index}, not {member.applied}")
+        if index <= len(self.canonical):
+            if self.canonical[index - 1] != command:
+                raise InvariantBroken(f"two commands at index {index}")
+            return
+        if command not in self.proposed:
+            raise InvariantBroken(f"nobody proposed what stands at index {index}")
+        if command in self.canonical:
+            raise InvariantBroken(f"the command at index {index} stands there twice")
+        self.canonical.append(command)
+
+    def verify(self) -> None:
+        if self.broken:
+            raise self.broken
+
+    # -- clients ----------------------------------------------------------------------------------
+
+    async def propose(self, member: Member, *, timeout_s: float) -> bool:
+        engine = member.engine
+        if engine is None:
+            return False
+        self.counter += 1
+        size = self.rng.choice((0, 0, 0, 200, 200, 8000))
+        command = f"{self.counter}:".encode() + bytes(size)
+        self.proposed.add(command)
+        try:
+            await engine.propose(command, timeout_s=timeout_s)
+        except ConsensusError:
+            return False
+        if member.engine is engine:
+            self.acknowledged.add(command)
+        return True
+
+    async def _client(self, until: float) -> None:
+        loop = asyncio.get_running_loop()
+        while loop.time() < until:
+            await self.propose(self.rng.choice(self.members), timeout_s=self.rng.uniform(0.2, 3))
+            await asyncio.sleep(self.rng.expovariate(12))
+
+    # -- trouble ----------------------------------------------------------------------------------
+
+    def note(self, what: str) -> None:
+        self.events.append(f"{asyncio.get_running_loop().time():.3f} {what}")
+
+    async def _trouble(self, until: float) -> None:
+        loop = asyncio.get_running_loop()
+        while loop.time() < until and self.broken is None:
+            await asyncio.sleep(self.rng.uniform(0.05, 0.9))
+            await self.rng.choice(self._repertoire())()
+
+    def _repertoire(self) -> list[Callable[[], object]]:
+        return [
+            self._stop_one,
+            self._stop_one,
+            self._stop_leader,
+            self._cut_soon,
+            self._cut_soon,
+            self._stop_all,
+            self._start_some,
+            self._start_some,
+            self._start_some,
+            self._partition,
+            self._swallow,
+            self._reset,
+            self._heal,
+            self._heal,
+            self._weather,
+            self._disk_trouble,
+            self._slow_disk,
+        ]
+
+    def _leader(self) -> Member:
+        for member in self.members:
+            if member.engine is not None and member.engine.leader() == member.server:
+                return member
+        return self.rng.choice(self.members)
+
+    async def _stop_one(self) -> None:
+        self.stop(self.rng.choice(self.members), power=self.rng.random() < 0.6)
+
+    async def _stop_leader(self) -> None:
+        self.stop(self._leader(), power=self.rng.random() < 0.6)
+
+    async def _cut_soon(self) -> None:
+        member = self.rng.choice((self._leader(), self.rng.choice(self.members)))
+        member.disk.cut_at = member.disk.operations + self.rng.randint(1, 12)
+
+    async def _stop_all(self) -> None:
+        for member in self.members:
+            self.stop(member, power=True)
+        await self._start_some()
+
+    async def _start_some(self) -> None:
+        for member in self.members:
+            if self.rng.random() < 0.8:
+                member.disk.sync_error = member.disk.write_error = 0
+                await self.start(member)
+
+    async def _partition(self) -> None:
+        lonely = set(self.rng.sample(range(self.size), self.rng.randint(1, self.size // 2)))
+        silent = self.rng.random() < 0.5
+        self.note(f"partition {lonely} silent={silent}")
+        for one in lonely:
+            for other in set(range(self.size)) - lonely:
+                if silent:
+                    self.network.swallow(one, other)
+                    self.network.swallow(other, one)
+                else:
+                    self.network.sever(one, other)
+
+    async def _swallow(self) -> None:
+        one, other = self.rng.sample(range(self.size), 2)
+        self.note(f"swallow {one}->{other}")
+        self.network.swallow(one, other)
+
+    async def _reset(self) -> None:
+        for _ in range(self.rng.randint(1, 3)):
+            one, other = self.rng.sample(range(self.size), 2)
+            self.network.reset(one, other)
+
+    async def _heal(self) -> None:
+        self.note("heal")
+        self.network.heal()
+
+    async def _weather(self) -> None:
+        self.network.weather = self.rng.choice(
+            (
+                Weather(),
+                Weather(delay_s=(0.001, 0.12)),
+                Weather(loss=0.1),
+                Weather(delay_s=(0.01, 0.4), loss=0.02),
+                Weather(repeats=False, reconnect_s=(0.0, 0.05)),
+            )
+        )
+        self.note(f"{self.network.weather}")
+
+    async def _disk_trouble(self) -> None:
+        disk = self.rng.choice(self.members).disk
+        disk.short_writes = self.rng.choice((0.0, 0.3))
+        if self.rng.random() < 0.5:
+            disk.sync_error = errno.EIO
+        else:
+            disk.write_error = errno.ENOSPC
+
+    async def _slow_disk(self) -> None:
+        self.rng.choice(self.members).slow = self.rng.choice((0.0, 0.05, 0.5))
+
+    # -- the run ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        for member in self.members:
+            await self.start(member)
+        until = asyncio.get_running_loop().time() + TROUBLE_S
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(self._client(until))
+            group.create_task(self._trouble(until))
+        self.verify()
+        await self.repair()
+        await self.settle()
+        for member in self.members:
+            self.stop(member, power=True)
+        await self.repair()
+        await self.settle()
+        lost = self.acknowledged - set(self.canonical)
+        if lost:
+            raise InvariantBroken(f"{len(lost)} acknowledged commands are lost")
+        for member in self.members:
+            self.stop(member, power=True)
+        await asyncio.sleep(0)
+
+    async def repair(self) -> None:
+        self.note("repair")
+        self.network.weather = Weather()
+        for member in self.members:
+            member.slow = 0.0
+            member.disk.sync_error = member.disk.write_error = 0
+            member.disk.cut_at = None
+            if member.engine is None:
+                await self.start(member)
+            if member.engine is None:
+                raise InvariantBroken(f"{member.server} does not start on a sound disk")
+        self.network.heal()
+
+    async def settle(self) -> None:
+        """Wait until every member proposes successfully and all are level."""
+        async with asyncio.TaskGroup() as group:
+            for member in self.members:
+                group.create_task(self._until_accepted(member))
+        deadline = asyncio.get_running_loop().time() + PATIENCE_S
+        while not self._level():
+            self.verify()
+            if asyncio.get_running_loop().time() > deadline:
+                raise InvariantBroken("members do not catch up")
+            await asyncio.sleep(0.05)
+        self.verify()
+
+    async def _until_accepted(self, member: Member) -> None:
+        deadline = asyncio.get_running_loop().time() + PATIENCE_S
+        while not await self.propose(member, timeout_s=5):
+            self.verify()
+            if asyncio.get_running_loop().time() > deadline:
+                raise InvariantBroken(f"{member.server} gets nothing accepted")
+            await asyncio.sleep(0.01)
+
+    def _level(self) -> bool:
+        return all(
+            member.engine is not None
+            and member.engine.caught_up()
+            and member.applied == len(self.canonical)
+            for member in self.members
+        )
+
+
+def run_one(engine: EngineUnderTest, *, size: int, seed: int) -> Cluster:
+    """Run one seed; any broken promise is an :class:`InvariantBroken` that names it."""
+
+    async def main() -> Cluster:
+        assert isinstance(asyncio.get_running_loop(), VirtualLoop)
+        cluster = Cluster(engine, size=size, seed=seed)
+        try:
+            await cluster.run()
+        except BaseException as failure:
+            failure.add_note(f"engine={engine.name} size={size} seed={seed}")
+            failure.add_note("\n".join(cluster.events[-40:]))
+            raise
+        return cluster
+
+    try:
+        return run_virtual(main())
+    except BaseExceptionGroup as group:
+        broken = group.subgroup(InvariantBroken)
+        if broken is None:
+            raise
+        raise InvariantBroken(f"seed {seed}: {broken.exceptions[0]}") from group

@@ -1,0 +1,169 @@
+"""The engines the consensus suite is run against, and broken ones it must catch.
+
+An engine joins the suite by a class with ``name`` and ``build``; everything else is the port's.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sim.disk import Disk
+from zipnet.consensus import EmbeddedConsensus, embedded
+from zipnet.consensus.messages import AppendEntries, Message, Vote
+from zipnet.consensus.raft import NO_OP, REGULAR, RaftMember
+from zipnet.consensus.raftlog import DurableLog
+from zipnet.ports import Consensus, ConsensusMesh
+from zipnet.storage import FileJournal
+
+IDENTITY = bytes(range(32))
+
+
+@dataclass(frozen=True)
+class Place:
+    """What one life of one member is given."""
+
+    server: int
+    size: int
+    disk: Disk
+    mesh: ConsensusMesh
+    rng: random.Random
+    run_blocking: Callable[[Callable[[], None]], Awaitable[None]]
+
+
+class EngineUnderTest(Protocol):
+    name: str
+    lying_disks: bool
+
+    def build(self, place: Place) -> Consensus: ...
+
+
+class Embedded:
+    name = "embedded"
+    lying_disks = False
+    member: type[RaftMember] = RaftMember
+    log: type[DurableLog] = DurableLog
+
+    def build(self, place: Place) -> Consensus:
+        journal = FileJournal("raft", identity=IDENTITY, files=place.disk, retain=False)
+        parts = embedded.RaftMember, embedded.DurableLog
+        embedded.RaftMember, embedded.DurableLog = self.member, self.log  # type: ignore[misc]
+        try:
+            return EmbeddedConsensus(
+                server=place.server,
+                size=place.size,
+                journal=journal,
+                mesh=place.mesh,
+                rng=place.rng,
+                run_blocking=place.run_blocking,
+            )
+        finally:
+            embedded.RaftMember, embedded.DurableLog = parts  # type: ignore[misc]
+
+
+class OnLyingDisks(Embedded):
+    """The engine as it is, on disks whose fsync does nothing."""
+
+    name = "fsync does nothing"
+    lying_disks = True
+
+
+class _ForgetfulLog(DurableLog):
+    def take_staged(self) -> list[bytes]:
+        kept = super().take_staged()
+        return [record for record in kept if record[0] != 4]
+
+
+class ForgetsVotes(Embedded):
+    """Term and vote are not written."""
+
+    name = "term and vote are not persisted"
+    log = _ForgetfulLog
+
+
+class _HastyLog(DurableLog):
+    """Writes what was staged one step late, so messages leave before it is durable."""
+
+    late: Sequence[bytes] = ()
+
+    def take_staged(self) -> list[bytes]:
+        previous, self.late = list(self.late), super().take_staged()
+        return previous
+
+
+class AnswersBeforeWriting(Embedded):
+    name = "messages leave before the write"
+    log = _HastyLog
+
+
+class _CountsTwice(RaftMember):
+    def _on_vote(self, node: object, message: Vote) -> None:
+        self._SyncObj__onMessageReceived(node, {"type": "response_vote", "term": message.term})
+
+
+class CountsVotesTwice(Embedded):
+    name = "a repeated vote counts twice"
+    member = _CountsTwice
+
+
+class _Shrinks(RaftMember):
+    def _store(self, message: AppendEntries) -> bool:
+        index = message.prev_index + 1
+        if self._last()[1] >= index:
+            self.log._commit = min(self.log._commit, message.prev_index)
+            self.log.deleteEntriesFrom(index - 1)
+        for number, entry in enumerate(message.entries, start=index):
+            command = NO_OP if entry.command is None else REGULAR + entry.command
+            self.log.add(command, number, entry.term)
+        self._SyncObj__raftCommitIndex = min(self._SyncObj__raftCommitIndex, self._last()[1])
+        return True
+
+
+class DropsWhatItConfirmed(Embedded):
+    """The library's own handling of entries: cut after ``prev_index``, then append."""
+
+    name = "the library's way with entries"
+    member = _Shrinks
+
+
+class _CommitsUnconfirmed(RaftMember):
+    def _on_append(self, leader: object, message: AppendEntries) -> None:
+        super()._on_append(leader, message)
+        commit = min(message.commit_index, self._last()[1])
+        if message.term >= self._term() and commit > self._SyncObj__raftCommitIndex:
+            self._SyncObj__raftCommitIndex = commit
+
+
+class CommitsUnconfirmed(Embedded):
+    """Keeps its tail, but believes it is what the leader has committed."""
+
+    name = "the commit index outruns what was confirmed"
+    member = _CommitsUnconfirmed
+
+
+class _CountsAnyMajority(RaftMember):
+    def receive(self, server: int, message: Message) -> None:
+        super().receive(server, message)
+        if self._isLeader():
+            self._SyncObj__raftMatchIndex[self._members[server]] = self._last()[1]
+
+
+class ConfirmsForOthers(Embedded):
+    """Takes any message of a follower for a confirmation of everything."""
+
+    name = "an answer confirms more than it says"
+    member = _CountsAnyMajority
+
+
+ENGINES: tuple[EngineUnderTest, ...] = (Embedded(),)
+BROKEN: tuple[EngineUnderTest, ...] = (
+    OnLyingDisks(),
+    ForgetsVotes(),
+    AnswersBeforeWriting(),
+    CountsVotesTwice(),
+    DropsWhatItConfirmed(),
+    CommitsUnconfirmed(),
+    ConfirmsForOthers(),
+)
