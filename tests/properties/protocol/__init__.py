@@ -1,0 +1,1 @@
+"""Properties of the pure protocol core, against the naive reference."""
