@@ -1,4 +1,4 @@
-"""The one writer of a server's record log: verify, make durable, then publish.
+"""The one writer of a server's record log: verify, make durable, then tell the feed.
 
 Rules:
 
@@ -6,6 +6,8 @@ Rules:
    whether this server assembled them or fetched them from another one.
 2. Nobody is shown a record that is not durable here.
 3. A gap is filled from the other servers before anything newer is stored.
+4. Subscribers hear of openings, records and aborts in the order of the log: an opening waits for
+   the record it extends, so a client can always work out its slots.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from zipnet.errors import (
     TransportError,
     VerificationError,
 )
+from zipnet.machines.committee import RoundAborted
 from zipnet.observe.log import get_logger
+from zipnet.protocol.header import SignedHeader
 from zipnet.protocol.ids import ServerIndex
 from zipnet.protocol.record import (
     Record,
@@ -32,15 +36,14 @@ from zipnet.protocol.record import (
 from zipnet.wire.messages import (
     GetRecords,
     Kind,
-    Message,
     Records,
-    RecordSealed,
     decode,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from zipnet.node.feed import Feed
     from zipnet.node.mesh import CommitteeMesh
     from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.storage.records import RecordLog
@@ -49,6 +52,7 @@ __all__ = ["RecordKeeper"]
 
 _MAX_WAITING = 256
 _PAGE = 16
+_PAGE_BYTES = 768 * 1024
 _REQUEST_TIMEOUT_S = 5.0
 _RETRY_PAUSE_S = 0.5
 
@@ -60,7 +64,6 @@ class RecordKeeper:
         log: The durable record log; this object is its only writer.
         descriptor: What records are verified with.
         mesh: Where missing records are fetched from.
-        publish: Tells subscribers about a stored record.
         on_stored: Told about each stored record, for metrics.
 
     Raises:
@@ -73,16 +76,17 @@ class RecordKeeper:
         descriptor: TrustedDescriptor,
         mesh: CommitteeMesh,
         *,
-        publish: Callable[[Kind, Message], None],
         on_stored: Callable[[VerifiedRecord], None],
     ) -> None:
         self._log_file = log
         self._descriptor = descriptor
         self._mesh = mesh
-        self._publish = publish
         self._on_stored = on_stored
-        self._waiting: asyncio.Queue[Record | int] = asyncio.Queue(_MAX_WAITING)
-        self._last = self._load_last()
+        self._waiting: asyncio.Queue[Record | int | SignedHeader | RoundAborted] = asyncio.Queue(
+            _MAX_WAITING
+        )
+        self._last, self._last_bytes = self._load_last()
+        self._feed: Feed | None = None
         self._log = get_logger()
 
     @property
@@ -95,9 +99,24 @@ class RecordKeeper:
         """The newest stored record."""
         return self._last
 
-    def read(self, from_sequence: int, limit: int, *, max_bytes: int) -> list[bytes]:
-        """Return stored records from a sequence on; see :meth:`RecordLog.read`."""
-        return self._log_file.read(from_sequence, limit, max_bytes=max_bytes)
+    @property
+    def last_bytes(self) -> bytes | None:
+        """The newest stored record as it is served."""
+        return self._last_bytes
+
+    def attach(self, feed: Feed) -> None:
+        """Name the feed that subscribers are told through; before :meth:`run`."""
+        self._feed = feed
+
+    async def read(self, from_sequence: int, limit: int) -> list[bytes]:
+        """Return stored records from a sequence on, as many as one frame can carry.
+
+        Raises:
+            StorageError: When a stored record no longer matches its checksum.
+        """
+        return await asyncio.to_thread(
+            self._log_file.read, from_sequence, limit, max_bytes=_PAGE_BYTES
+        )
 
     async def store(self, record: Record) -> None:
         """Queue a sealed record this server assembled."""
@@ -107,6 +126,14 @@ class RecordKeeper:
         """Queue the fetching of all records before ``next_sequence``."""
         await self._waiting.put(next_sequence)
 
+    async def announce_opened(self, signed: SignedHeader) -> None:
+        """Queue the news of an opened round behind the records before it."""
+        await self._waiting.put(signed)
+
+    async def announce_aborted(self, aborted: RoundAborted) -> None:
+        """Queue the news of an aborted round."""
+        await self._waiting.put(aborted)
+
     async def run(self) -> None:
         """Store what is queued, in order, until cancelled.
 
@@ -115,19 +142,25 @@ class RecordKeeper:
         """
         while True:
             item = await self._waiting.get()
-            if isinstance(item, Record):
-                await self._fill(item.sequence)
-                if item.sequence == self.next_sequence:
-                    await self._append(item, item.encode())
-            else:
-                await self._fill(item)
+            match item:
+                case Record():
+                    await self._fill(item.sequence)
+                    if item.sequence == self.next_sequence:
+                        await self._append(item, item.encode())
+                case int():
+                    await self._fill(item)
+                case SignedHeader() if self._feed is not None:
+                    self._feed.publish_opened(item.encode())
+                case RoundAborted() if self._feed is not None:
+                    self._feed.publish_aborted(item.round, int(item.why))
 
-    def _load_last(self) -> VerifiedRecord | None:
+    def _load_last(self) -> tuple[VerifiedRecord | None, bytes | None]:
         if not self.next_sequence:
-            return None
+            return None, None
         (data,) = self._log_file.read(self.next_sequence - 1, 1)
         try:
-            return verify_record(decode_record(data, self._descriptor.params), self._descriptor)
+            record = decode_record(data, self._descriptor.params)
+            return verify_record(record, self._descriptor), data
         except (RemoteProtocolError, VerificationError) as error:
             raise StorageError(
                 "the newest record on disk does not verify",
@@ -162,6 +195,7 @@ class RecordKeeper:
         verified = verify_record(record, self._descriptor)
         require_extends(verified, self._last)
         await asyncio.to_thread(self._log_file.append, record.sequence, data)
-        self._last = verified
+        self._last, self._last_bytes = verified, data
         self._on_stored(verified)
-        self._publish(Kind.RECORD_SEALED, RecordSealed(record=data))
+        if self._feed is not None:
+            self._feed.publish_record(record.sequence, data)

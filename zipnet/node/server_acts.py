@@ -79,10 +79,7 @@ from zipnet.wire.messages import (
     Blob,
     GetBlob,
     Kind,
-    Message,
     PutBlob,
-    RoundAborted,
-    RoundOpened,
     decode,
 )
 
@@ -117,7 +114,6 @@ class ServerParts:
 
     Attributes:
         committee_secret: Salts the participant commitments; never leaves the process.
-        publish: Tells subscribers; see ``zipnet.node.feed``.
     """
 
     machine: ServerMachine
@@ -133,7 +129,6 @@ class ServerParts:
     keeper: RecordKeeper
     metrics: NodeMetrics
     events: EventQueue
-    publish: Callable[[Kind, Message], None]
 
 
 class ServerActs:
@@ -274,9 +269,9 @@ class ServerActs:
                 await self._begin(self._announce_kem(effect))
             case PublishOpened():
                 parts.metrics.rounds_opened.inc()
-                parts.publish(Kind.ROUND_OPENED, RoundOpened(header=effect.signed.encode()))
+                await parts.keeper.announce_opened(effect.signed)
             case PublishAborted():
-                self._publish_aborted(effect)
+                await self._publish_aborted(effect)
             case _:
                 assert_never(effect)
 
@@ -392,18 +387,13 @@ class ServerActs:
         dropped, self._round_blobs = self._round_blobs, []
         await asyncio.to_thread(self._parts.blobs.drop, dropped)
 
-    def _publish_aborted(self, effect: PublishAborted) -> None:
+    async def _publish_aborted(self, effect: PublishAborted) -> None:
         aborted = effect.aborted
         reason = aborted.why.name.lower()
+        absent = [int(server) for server in aborted.absent]
         self._parts.metrics.rounds_aborted.inc(reason)
-        self._log.warning(
-            "round_aborted",
-            round=aborted.round,
-            reason=reason,
-            absent=[int(s) for s in aborted.absent],
-        )
-        message = RoundAborted(round=aborted.round, why=int(aborted.why))
-        self._parts.publish(Kind.ROUND_ABORTED, message)
+        self._log.warning("round_aborted", round=aborted.round, reason=reason, absent=absent)
+        await self._parts.keeper.announce_aborted(aborted)
 
     # -- clients and keys ----------------------------------------------------------------------
 

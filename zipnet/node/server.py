@@ -1,0 +1,445 @@
+"""The committee server: every part put together, started in order and stopped in order.
+
+Start: settings are already checked; ask the other servers whether somebody else lives under this
+identity; only then touch the disk; bind the ports; join. So a misconfigured or doubled node writes
+nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+
+from zipnet.consensus import EmbeddedConsensus
+from zipnet.errors import (
+    AdmissionError,
+    ConfigError,
+    DuplicateIdentityError,
+    SafeMode,
+    ZipnetError,
+)
+from zipnet.machines.guard import Released, ReleaseGuard
+from zipnet.machines.server import ServerMachine
+from zipnet.node.build import build_commit, build_version
+from zipnet.node.feed import Feed
+from zipnet.node.http import serve_http
+from zipnet.node.listen import NodeListener
+from zipnet.node.mesh import CommitteeMesh
+from zipnet.node.notify import ServiceNotifier
+from zipnet.node.record_keeper import RecordKeeper
+from zipnet.node.server_acts import ServerActs, ServerParts
+from zipnet.node.server_driver import EventQueue, ServerDriver, safe_mode_in
+from zipnet.node.server_routes import ServerRoutes
+from zipnet.observe.health import Health
+from zipnet.observe.log import get_logger
+from zipnet.observe.metrics import NodeMetrics
+from zipnet.protocol.ids import ServerIndex, short_peer_id
+from zipnet.protocol.pads import PadEngine
+from zipnet.storage.blobs import BlobStore
+from zipnet.storage.custody import CustodyFiles, KeyCustody
+from zipnet.storage.journal import FileJournal
+from zipnet.storage.records import RecordLog
+from zipnet.transport.certificate import node_certificate
+from zipnet.transport.dial import PersistentLink
+from zipnet.transport.quic import QuicTransport
+from zipnet.transport.session import Role, SessionTerms, initiate
+from zipnet.transport.tls import TlsTransport
+
+if TYPE_CHECKING:
+
+    from zipnet.machines.server_effects import StandingChanged
+    from zipnet.protocol.record import VerifiedRecord
+    from zipnet.settings import ServerSettings
+
+__all__ = ["SystemClock", "run_server"]
+
+_PROBE_DEADLINE_S = 4.0
+_PROBE_PAUSE_S = 0.3
+_CONDITIONS = ("consensus", "committee_keys", "storage")
+
+
+class SystemClock:
+    """Time as this machine has it."""
+
+    def monotonic(self) -> float:
+        """Seconds that only go forward."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Seconds since 1970."""
+        return time.time()
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Everything durable of one server, open."""
+
+    releases: FileJournal
+    raft: FileJournal
+    custody: KeyCustody
+    records: RecordLog
+    blobs: BlobStore
+
+    def close(self) -> None:
+        self.records.close()
+        self.raft.close()
+        self.releases.close()
+
+
+async def run_server(settings: ServerSettings, stop: asyncio.Event) -> None:
+    """Run a committee server until ``stop`` is set.
+
+    Raises:
+        ConfigError: When ports are taken or the state folder is somebody else's.
+        DuplicateIdentityError: When another live node uses this identity.
+        StorageError: When the durable state cannot be trusted.
+    """
+    terms, transports = _identify(settings)
+    await _require_alone(settings, terms, transports[1])
+    async with AsyncExitStack() as stack:
+        state = _open_state(settings)
+        stack.callback(state.close)
+        server = _Server(settings, state, terms, transports)
+        await server.run(stop)
+
+
+def _identify(
+    settings: ServerSettings,
+) -> tuple[SessionTerms, tuple[QuicTransport, TlsTransport]]:
+    descriptor = settings.descriptor
+    terms = SessionTerms(
+        instance_id=descriptor.descriptor.instance,
+        group_id=descriptor.group,
+        role=Role.SERVER,
+        identity=settings.identity,
+        boot_id=os.urandom(16),
+        committee_secret=settings.committee_secret,
+    )
+    certificate = node_certificate(settings.identity.ed25519_private_key())
+    registered = registered_certificates(settings)
+    return terms, (
+        QuicTransport(certificate, registered=registered),
+        TlsTransport(certificate, registered=registered),
+    )
+
+
+def registered_certificates(settings: ServerSettings) -> dict[bytes, bytes]:
+    """Return certificate by Ed25519 key for every node the descriptor registers."""
+    descriptor = settings.descriptor.descriptor
+    nodes = [*descriptor.servers, *(entry.node for entry in descriptor.aggregators)]
+    return {node.identity.ed25519: node.certificate for node in nodes}
+
+
+async def _require_alone(
+    settings: ServerSettings, terms: SessionTerms, transport: TlsTransport
+) -> None:
+    """Ask every other server whether this identity is alive elsewhere, before anything is written.
+
+    Raises:
+        DuplicateIdentityError: When one of them says so.
+    """
+    others = [i for i in range(len(settings.server_endpoints)) if i != settings.index]
+    async with asyncio.TaskGroup() as group:
+        probes = [
+            group.create_task(_ask_about_self(settings, ServerIndex(i), terms, transport))
+            for i in others
+        ]
+    for probe in probes:
+        error = probe.result()
+        if error is not None:
+            raise error
+
+
+async def _ask_about_self(
+    settings: ServerSettings, server: ServerIndex, terms: SessionTerms, transport: TlsTransport
+) -> DuplicateIdentityError | None:
+    endpoint = settings.server_endpoints[server]
+    key = settings.descriptor.committee[server].ed25519
+    deadline = time.monotonic() + _PROBE_DEADLINE_S
+    while time.monotonic() < deadline:
+        try:
+            connection = await transport.connect(
+                endpoint.host, endpoint.port, expected_key=key, timeout_s=_PROBE_DEADLINE_S
+            )
+            session = await initiate(connection, terms, deadline_s=_PROBE_DEADLINE_S)
+        except DuplicateIdentityError as error:
+            return DuplicateIdentityError(
+                f"another live node uses the identity of server {settings.node.name!r}",
+                hint=str(error),
+            )
+        except AdmissionError as error:
+            if error.code != "identity_busy":
+                return None
+            await asyncio.sleep(_PROBE_PAUSE_S)
+        except ZipnetError:
+            return None  # not reachable, or a quarrel the link itself will report
+        else:
+            await session.close()
+            return None
+    return None
+
+
+def _open_state(settings: ServerSettings) -> _State:
+    """Open, and on first start create, the state folder.
+
+    Raises:
+        ConfigError: When the folder cannot be made or belongs to another instance or identity.
+        StorageError: When something in it is damaged.
+    """
+    folder = settings.state
+    group = settings.descriptor.group
+    identity = bytes(settings.identity.peer_id)
+    try:
+        for path in (folder, folder / "records", folder / "blobs"):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make the state folder {folder}: {error.strerror}",
+            hint="point --state at a folder this user may write to",
+        ) from error
+    releases = FileJournal(folder / "releases.journal", identity=identity)
+    raft = FileJournal(folder / "consensus.journal", identity=identity, retain=False)
+    custody = KeyCustody(
+        CustodyFiles(folder),
+        group=group,
+        max_skip_rounds=settings.descriptor.params.max_skip_rounds,
+    )
+    records = RecordLog(folder / "records", group=group)
+    return _State(releases, raft, custody, records, BlobStore(folder / "blobs"))
+
+
+class _Server:
+    """One running server."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        state: _State,
+        terms: SessionTerms,
+        transports: tuple[QuicTransport, TlsTransport],
+    ) -> None:
+        self._settings = settings
+        self._terms = terms
+        self._transports = transports
+        self._log = get_logger()
+        self._clock = SystemClock()
+        self._notifier = ServiceNotifier(os.environ)
+        self.metrics = NodeMetrics(
+            CollectorRegistry(),
+            instance=settings.instance,
+            role="server",
+            version=build_version(),
+            commit=build_commit(),
+            posture=settings.profile,
+        )
+        self.metrics.server_registry_size.set(len(settings.descriptor.committee))
+        self.health = Health(_CONDITIONS, self.metrics)
+        self.mesh = CommitteeMesh(self._links())
+        self.consensus = EmbeddedConsensus(
+            server=settings.index,
+            size=len(settings.descriptor.committee),
+            journal=state.raft,
+            mesh=self.mesh,
+        )
+        self._build(settings, state)
+
+    def _build(self, settings: ServerSettings, state: _State) -> None:
+        descriptor = settings.descriptor
+        self.keeper = RecordKeeper(state.records, descriptor, self.mesh, on_stored=self._on_stored)
+        guard = ReleaseGuard(
+            server=settings.index,
+            min_participants=settings.min_participants,
+            history=[Released.decode(entry) for entry in state.releases.entries()],
+        )
+        machine = ServerMachine(
+            server=settings.index,
+            descriptor=descriptor,
+            guard=guard,
+            cadence=settings.cadence,
+            min_participants=settings.min_participants,
+            next_sequence=self.keeper.next_sequence,
+        )
+        events = EventQueue()
+        parts = ServerParts(
+            machine=machine,
+            descriptor=descriptor,
+            identity=settings.identity,
+            committee_secret=settings.committee_secret,
+            consensus=self.consensus,
+            mesh=self.mesh,
+            custody=state.custody,
+            engine=PadEngine.calibrate(time.perf_counter, body_bytes=descriptor.params.body_bytes),
+            releases=state.releases,
+            blobs=state.blobs,
+            keeper=self.keeper,
+            metrics=self.metrics,
+            events=events,
+        )
+        self.feed = Feed(
+            read_records=self.keeper.read,
+            next_sequence=lambda: self.keeper.next_sequence,
+            last_record=lambda: self.keeper.last_bytes,
+            open_round=lambda: _signed_bytes(machine),
+        )
+        self.keeper.attach(self.feed)
+        self.machine = machine
+        self.acts = ServerActs(parts)
+        self.routes = ServerRoutes(parts, self.acts, self.keeper, self.feed)
+        self.driver = ServerDriver(
+            machine,
+            self.acts,
+            events,
+            consensus=self.consensus,
+            mesh=self.mesh,
+            keeper=self.keeper,
+            metrics=self.metrics,
+            clock=self._clock,
+            on_standing=self._on_standing,
+        )
+
+    def _links(self) -> dict[ServerIndex, PersistentLink]:
+        settings = self._settings
+        links: dict[ServerIndex, PersistentLink] = {}
+        for position, endpoint in enumerate(settings.server_endpoints):
+            server = ServerIndex(position)
+            if server == settings.index:
+                continue
+            identity = settings.descriptor.committee[server]
+            links[server] = PersistentLink(
+                self._transports[1],
+                endpoint.host,
+                endpoint.port,
+                identity.ed25519,
+                self._terms,
+                expected_peer=identity.peer_id,
+                on_refused=self._on_refused,
+            )
+        return links
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        settings = self._settings
+        async with AsyncExitStack() as stack:
+            listener = NodeListener(
+                terms=self._terms,
+                descriptor=settings.descriptor,
+                handlers=dict.fromkeys(Role, self.routes.serve),
+                metrics=self.metrics,
+            )
+            stack.push_async_callback(self.acts.close)
+            port = await listener.start(
+                settings.listen.host, settings.listen.port, self._transports
+            )
+            stack.push_async_callback(listener.close)
+            http = await serve_http(
+                settings.metrics.host,
+                settings.metrics.port,
+                health=self.health,
+                metrics=self.metrics,
+                version=version_facts(settings.profile),
+            )
+            stack.push_async_callback(http.close)
+            await self.consensus.start()
+            stack.push_async_callback(self.consensus.stop)
+            self._log.info(
+                "node_ready",
+                port=port,
+                metrics_port=http.port,
+                server=int(settings.index),
+                peer=short_peer_id(settings.identity.peer_id),
+                posture=settings.profile,
+            )
+            self._notifier.ready()
+            await self._run_until(stop)
+            self._notifier.stopping()
+        self._log.info("node_stopped", server=int(settings.index))
+
+    async def _run_until(self, stop: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self.mesh.run(self._on_link)),
+                group.create_task(self._drive()),
+                group.create_task(self._watch_health()),
+                group.create_task(self._notifier.run_watchdog()),
+            ]
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+
+    async def _drive(self) -> None:
+        """Run the driver; in safe mode stay up without it, so that readers are served."""
+        self.health.set("storage", ok=True)
+        try:
+            await self.driver.run()
+        except BaseExceptionGroup as group:
+            safe_mode = safe_mode_in(group)
+            if safe_mode is None:
+                raise
+            self._enter_safe_mode(safe_mode)
+            await asyncio.Event().wait()
+
+    def _enter_safe_mode(self, error: SafeMode) -> None:
+        self.metrics.safe_mode.set(1)
+        self.health.set("storage", ok=False, reason=error.reason)
+        self._log.error("safe_mode_entered", reason=error.reason, error=str(error))
+
+    async def _watch_health(self) -> None:
+        while True:
+            state = self.machine.state
+            announced = len(state.kem) == len(self._settings.descriptor.committee)
+            self.health.set("committee_keys", ok=announced, reason="keys_not_announced")
+            leader = self.consensus.leader()
+            self.health.set(
+                "consensus",
+                ok=leader is not None and self.consensus.caught_up(),
+                reason="no_leader" if leader is None else "catching_up",
+            )
+            await asyncio.sleep(0.25)
+
+    # -- what the parts report -----------------------------------------------------------------
+
+    def _on_link(self, server: ServerIndex, up: bool) -> None:  # noqa: FBT001 - a callback
+        self.consensus.link_changed(server, up=up)
+        self._log.info("link_changed", server=int(server), up=up)
+
+    def _on_refused(self, error: ZipnetError) -> bool:
+        """Go on slowly after every refusal but the one that says we are not alone."""
+        self.metrics.rejected.inc(error.reason)
+        self._log.warning("link_refused", reason=error.reason, error=str(error))
+        return not isinstance(error, DuplicateIdentityError)
+
+    def _on_standing(self, standing: StandingChanged) -> None:
+        self._log.info("standing_changed", leads=standing.leads, caught_up=standing.caught_up)
+
+    def _on_stored(self, record: VerifiedRecord) -> None:
+        metrics, content = self.metrics, record.record.content
+        metrics.rounds_finalized.inc()
+        metrics.record_sequence.set(record.sequence)
+        metrics.last_record_timestamp.set(self._clock.wall())
+        metrics.round_participants.set(content.participants)
+        metrics.slots_void.inc(len(record.void_slots))
+        took = self._clock.wall() - content.header.opened_at_ms / 1000
+        metrics.round_duration.observe(max(0.0, took))
+        self._log.info(
+            "round_finalized",
+            round=int(record.round),
+            sequence=record.sequence,
+            participants=content.participants,
+            void_slots=len(record.void_slots),
+        )
+
+
+def version_facts(profile: str) -> dict[str, str]:
+    """Return what ``/version`` says."""
+    return {"version": build_version(), "commit": build_commit(), "posture": profile}
+
+
+def _signed_bytes(machine: ServerMachine) -> bytes | None:
+    return None if machine.state.signed is None else machine.state.signed.encode()

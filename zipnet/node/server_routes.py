@@ -1,0 +1,230 @@
+"""What a committee server answers, to whom: one table, deny by default.
+
+Rules:
+
+1. A request is looked up by kind; the role the peer proved in the handshake must be listed for it.
+2. The payload is parsed by the strict codec before anything else happens.
+3. A refusal carries a stable code and says nothing about state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from zipnet.errors import AdmissionError, ConsensusError, RemoteProtocolError, VerificationError
+from zipnet.observe.log import get_logger
+from zipnet.protocol.command import RegisterClient
+from zipnet.protocol.ids import Digest, PeerId, RegistryIndex, ServerIndex
+from zipnet.protocol.registration import Registration, decode_registration
+from zipnet.transport.session import Role, Session
+from zipnet.wire.messages import (
+    MAX_CHANGES_PER_PAGE,
+    Accepted,
+    Blob,
+    GetBlob,
+    GetKemKeys,
+    GetRecords,
+    GetRegistry,
+    KemKeys,
+    Kind,
+    Message,
+    PutBlob,
+    Records,
+    Register,
+    Registered,
+    RegistryPage,
+    SubmitAggregate,
+    decode,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from zipnet.node.feed import Feed
+    from zipnet.node.record_keeper import RecordKeeper
+    from zipnet.node.server_acts import ServerActs, ServerParts
+    from zipnet.wire.frames import Frame
+
+__all__ = ["ServerRoutes"]
+
+_REGISTRATION_TIMEOUT_S = 4.0
+_ALL = frozenset(Role)
+_NODES = frozenset({Role.SERVER, Role.AGGREGATOR})
+_CLIENTS = frozenset({Role.CLIENT})
+_SERVERS = frozenset({Role.SERVER})
+
+_Route = Callable[[Session, bytes], Awaitable[Message | None]]
+
+
+class ServerRoutes:
+    """Serves sessions of every role on a committee server.
+
+    Args:
+        parts: The server's parts.
+        acts: Takes blobs, aggregates and registrations.
+        keeper: Serves records.
+        feed: Serves subscriptions.
+    """
+
+    def __init__(
+        self, parts: ServerParts, acts: ServerActs, keeper: RecordKeeper, feed: Feed
+    ) -> None:
+        self._parts = parts
+        self._acts = acts
+        self._keeper = keeper
+        self._feed = feed
+        self._log = get_logger()
+        # Every request this server knows, and the roles that may make it.
+        self._routes: dict[int, tuple[frozenset[Role], _Route]] = {
+            Kind.GET_RECORDS: (_ALL, self._get_records),
+            Kind.GET_KEM_KEYS: (_CLIENTS, self._get_kem_keys),
+            Kind.REGISTER: (_CLIENTS, self._register),
+            Kind.GET_REGISTRY: (_NODES, self._get_registry),
+            Kind.SUBMIT_AGGREGATE: (frozenset({Role.AGGREGATOR}), self._submit_aggregate),
+            Kind.GET_BLOB: (_SERVERS, self._get_blob),
+            Kind.PUT_BLOB: (_SERVERS, self._put_blob),
+            Kind.CONSENSUS: (_SERVERS, self._consensus),
+        }
+
+    async def serve(self, session: Session) -> None:
+        """Serve one session to its end."""
+
+        async def handle(frame: Frame) -> Frame | None:
+            return await self._handle(session, frame)
+
+        if session.peer.role is Role.SERVER:
+            await session.serve(handle)
+        else:
+            await self._feed.serve(session, handle)
+
+    async def _handle(self, session: Session, frame: Frame) -> Frame | None:
+        roles, route = self._routes.get(frame.kind, (frozenset(), None))
+        if route is None or session.peer.role not in roles:
+            self._parts.metrics.rejected.inc("not_allowed")
+            raise AdmissionError("this request is not served to this role", code="not_allowed")
+        try:
+            answer = await route(session, frame.payload)
+        except AdmissionError as error:
+            self._parts.metrics.rejected.inc(error.code)
+            raise
+        return None if answer is None else frame.answer(frame.kind, encode(answer))
+
+    # -- everybody -----------------------------------------------------------------------------
+
+    async def _get_records(self, _session: Session, payload: bytes) -> Message:
+        request = decode(payload, GetRecords)
+        records = await self._keeper.read(request.from_sequence, request.limit)
+        return Records(records=records, next_sequence=self._keeper.next_sequence)
+
+    async def _get_registry(self, _session: Session, payload: bytes) -> Message:
+        request = decode(payload, GetRegistry)
+        registry = self._parts.machine.state.registry
+        changes = registry.changes_from(request.from_version, MAX_CHANGES_PER_PAGE)
+        return RegistryPage(changes=[c.encode() for c in changes], version=registry.version)
+
+    # -- clients -------------------------------------------------------------------------------
+
+    async def _get_kem_keys(self, _session: Session, payload: bytes) -> Message:
+        decode(payload, GetKemKeys)
+        kem = self._parts.machine.state.kem
+        announcements: list[bytes] = []
+        for position in range(len(self._parts.descriptor.committee)):
+            announced = kem.get(ServerIndex(position))
+            blob = None
+            if announced is not None:
+                holders = (announced.server, *self._others())
+                blob = await self._acts.obtain_blob(announced.announcement, holders)
+            if blob is None:
+                raise AdmissionError(
+                    "the committee has not announced all its keys yet",
+                    code="not_ready",
+                    retry_after=0.5,
+                )
+            announcements.append(blob)
+        return KemKeys(announcements=announcements)
+
+    def _others(self) -> tuple[ServerIndex, ...]:
+        everyone = range(len(self._parts.descriptor.committee))
+        return tuple(ServerIndex(i) for i in everyone if i != self._parts.machine.server)
+
+    async def _register(self, session: Session, payload: bytes) -> Message:
+        blob = decode(payload, Register).registration
+        registration = self._checked_registration(session, blob)
+        parts = self._parts
+        identity = registration.identity
+        parts.blobs.put(blob, expected=registration.digest)
+        await asyncio.to_thread(parts.blobs.keep, registration.digest)
+        parts.mesh.push_all(Kind.PUT_BLOB, PutBlob(blob=blob))
+        command = RegisterClient(
+            identity.peer_id, identity.ed25519, registration.serial, registration.digest
+        )
+        admitted = self._acts.expect_registration(registration.digest)
+        try:
+            async with asyncio.timeout(_REGISTRATION_TIMEOUT_S):
+                await self._acts.propose(command)
+                index = await admitted
+        except (TimeoutError, ConsensusError) as error:
+            admitted.cancel()
+            raise AdmissionError(
+                "the committee did not take the registration",
+                code="not_registered_yet",
+                retry_after=1.0,
+            ) from error
+        return self._registered(index, identity.peer_id)
+
+    def _checked_registration(self, session: Session, blob: bytes) -> Registration:
+        parts = self._parts
+        try:
+            registration = decode_registration(
+                blob, parts.descriptor.group, len(parts.descriptor.committee)
+            )
+        except VerificationError as error:
+            raise AdmissionError("registration does not verify", code="bad_registration") from error
+        if registration.identity.peer_id != session.peer.peer_id:
+            raise AdmissionError(
+                "registration is for another identity than this link's", code="identity_mismatch"
+            )
+        for item in registration.encapsulations:
+            announced = parts.machine.state.kem.get(item.server)
+            if announced is None or announced.epoch != item.epoch:
+                raise AdmissionError(
+                    "registration used a key that is not current",
+                    code="stale_key",
+                    retry_after=0.1,
+                )
+        return registration
+
+    def _registered(self, index: RegistryIndex, peer: PeerId) -> Registered:
+        entry = self._parts.machine.state.registry.entry(index)
+        if entry is None or entry.peer != peer:
+            raise AdmissionError("the registration was replaced", code="replaced")
+        return Registered(
+            index=entry.index, version=entry.since_version, first_round=entry.first_round
+        )
+
+    # -- aggregators ---------------------------------------------------------------------------
+
+    async def _submit_aggregate(self, session: Session, payload: bytes) -> Message:
+        peer = session.peer.peer_id
+        entry = None if peer is None else self._parts.descriptor.aggregator(peer)
+        if entry is None or entry.parent is not None:
+            raise AdmissionError("only a root aggregator submits to servers", code="not_a_root")
+        await self._acts.take_aggregate(decode(payload, SubmitAggregate).aggregate)
+        return Accepted()
+
+    # -- servers -------------------------------------------------------------------------------
+
+    async def _get_blob(self, _session: Session, payload: bytes) -> Message:
+        digest = Digest(decode(payload, GetBlob).digest)
+        return Blob(blob=await asyncio.to_thread(self._parts.blobs.get, digest))
+
+    async def _put_blob(self, _session: Session, payload: bytes) -> None:
+        await self._acts.take_blob(decode(payload, PutBlob).blob)
+
+    async def _consensus(self, session: Session, payload: bytes) -> None:
+        peer = session.peer.peer_id
+        server = None if peer is None else self._parts.descriptor.server_index(peer)
+        if server is None:
+            raise RemoteProtocolError("consensus message from no member of the committee")
+        self._parts.consensus.receive(server, payload)
