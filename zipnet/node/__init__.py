@@ -1,0 +1,1 @@
+"""Composition: machines, adapters and settings become running nodes."""

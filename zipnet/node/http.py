@@ -1,0 +1,176 @@
+"""The loopback HTTP port of a node: ``/healthz``, ``/readyz``, ``/version`` and ``/metrics``.
+
+Rules:
+
+1. ``/healthz`` says that the process answers, nothing more. ``/readyz`` is 200 when every
+   condition holds, else 503; its body lists the failed conditions with their reasons.
+2. Requests are not logged and there is no server header. Connections are few and short-lived.
+3. The web server lives in the caller's event loop, captures no signals, and stops with
+   :meth:`HttpServer.close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from zipnet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from starlette.requests import Request
+
+    from zipnet.observe.health import Health
+    from zipnet.observe.metrics import NodeMetrics
+
+__all__ = ["HttpServer", "serve_http"]
+
+_MAX_CONNECTIONS = 32
+_KEEP_ALIVE_S = 5
+_DRAIN_S = 2
+_BACKLOG = 16
+
+
+class _QuietServer(uvicorn.Server):
+    """uvicorn without its signal handlers, which would swallow SIGINT and SIGTERM of the node."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.serving = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say when the port is served: stopping uvicorn any earlier would leak the listener."""
+        await super().startup(sockets)
+        self.serving.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the node."""
+        yield
+
+
+class HttpServer:
+    """A running HTTP port. It owns its task; :meth:`close` ends it.
+
+    Attributes:
+        host: Address that is bound.
+        port: Port that is bound.
+    """
+
+    def __init__(
+        self, host: str, port: int, server: uvicorn.Server, task: asyncio.Task[None]
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._server = server
+        self._task = task
+
+    async def close(self) -> None:
+        """Stop accepting, drain for at most two seconds, wait for the end. Idempotent."""
+        self._server.should_exit = True
+        await asyncio.wait({self._task})
+        self._task.result()
+
+
+async def serve_http(
+    host: str,
+    port: int,
+    *,
+    health: Health,
+    metrics: NodeMetrics,
+    version: Mapping[str, str],
+) -> HttpServer:
+    """Bind and serve; returns once the port answers.
+
+    Args:
+        host: Address to bind, loopback unless settings allowed more by name.
+        port: Port to bind; 0 takes any free one.
+        health: What ``/readyz`` reports.
+        metrics: Whose registry ``/metrics`` shows.
+        version: What ``/version`` shows.
+
+    Raises:
+        ConfigError: When the address cannot be bound; names it and the setting.
+    """
+    listening = _bind(host, port)
+    bound: tuple[str, int] = listening.getsockname()[:2]
+    config = uvicorn.Config(
+        _application(health, metrics.registry, dict(version)),
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        loop="none",
+        http="h11",
+        ws="none",
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_DRAIN_S,
+    )
+    server = _QuietServer(config)
+    task = asyncio.create_task(server.serve(sockets=[listening]), name="zipnet-http")
+    task.add_done_callback(lambda _: listening.close())
+    task.add_done_callback(lambda _: server.serving.set())
+    try:
+        await server.serving.wait()
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if task.done():
+        task.result()
+    return HttpServer(bound[0], bound[1], server, task)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # Without it a restarted node would wait for old connections to leave TIME_WAIT.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise ConfigError(
+            f"setting METRICS: port {port} of {host} cannot be bound: {error.strerror}",
+            hint="write another host:port, or 127.0.0.1:0 for any free port",
+        ) from error
+    listening.settimeout(0)
+    return listening
+
+
+def _application(health: Health, registry: CollectorRegistry, version: dict[str, str]) -> Starlette:
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_: Request) -> Response:
+        failed = [{"condition": item.condition, "reason": item.reason} for item in health.failed()]
+        return JSONResponse(
+            {"ready": not failed, "failed": failed}, status_code=503 if failed else 200
+        )
+
+    async def show_version(_: Request) -> Response:
+        return JSONResponse(version)
+
+    async def show_metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/version", show_version),
+            Route("/metrics", show_metrics),
+        ]
+    )
