@@ -26,8 +26,8 @@ from zipnet.wire.messages import (
     KemKeys,
     Kind,
     Message,
-    RecordSealed,
     Records,
+    RecordSealed,
     Register,
     Registered,
     RoundAborted,
@@ -112,7 +112,8 @@ class FakeNetwork:
             params=params,
             aggregators=tree,
             ports=self.ports,
-            cadence=cadence or Cadence(round_period_ms=50, fold_deadline_ms=40, round_deadline_ms=900),
+            cadence=cadence
+            or Cadence(round_period_ms=50, fold_deadline_ms=40, round_deadline_ms=900),
         )
         servers = {f"s{i}": identity for i, identity in enumerate(self.committee.identities)}
         self.nodes = {

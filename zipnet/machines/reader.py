@@ -172,10 +172,10 @@ class ReaderMachine:
         ]
         for slot, fragment in sorted(record.fragments.items()):
             message = self._offer(record, slot, fragment)
-            if message is not None:
-                told.append((slot, message))
-        effects = [effect for _, effect in sorted(told, key=lambda item: item[0])]
-        return [*effects, *self._lost(), Advanced(record)]
+            told += [(slot, effect) for effect in ([message] if message else [])]
+            told += [(slot, effect) for effect in self._lost()]
+        told.sort(key=lambda item: item[0])
+        return [*(effect for _, effect in told), Advanced(record)]
 
     def _offer(self, record: VerifiedRecord, slot: SlotIndex, fragment: Fragment) -> Message | None:
         self._track(fragment, slot)

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 import pytest
 
 from tests.harness.fake_network import FakeNetwork
 from zipnet.sdk import Message, Publisher, Reader
 
-TRANSPORTS = ["tls", "quic"]
+TRANSPORTS: list[Literal["tls", "quic"]] = ["tls", "quic"]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_published_messages_come_back_verified_with_receipts(transport: str) -> None:
+async def test_published_messages_come_back_verified_with_receipts(
+    transport: Literal["tls", "quic"],
+) -> None:
     async with FakeNetwork(transport) as network:
         descriptor = network.committee.descriptor
         async with (
