@@ -16,7 +16,9 @@ from cryptography.x509.oid import NameOID
 from tdx.errors import PolicyError
 
 __all__ = [
+    "EMULATED_FMSPC_PREFIX",
     "EMULATED_ORGANIZATION",
+    "EMULATED_QE_MRSIGNER",
     "EMULATED_USER_DATA",
     "INTEL_ORGANIZATION",
     "INTEL_ROOT_SHA256",
@@ -29,6 +31,8 @@ INTEL_ROOT_SHA256 = bytes.fromhex(
 INTEL_ORGANIZATION = "Intel Corporation"
 EMULATED_ORGANIZATION = "EMULATED - NOT INTEL"
 EMULATED_USER_DATA = b"EMULATED"
+EMULATED_QE_MRSIGNER = sha256(b"EMULATED QE").digest()
+EMULATED_FMSPC_PREFIX = b"\xe0EMUL"
 
 _DOMAIN = b"tdx/trust-root/v1"
 _MAKING = object()

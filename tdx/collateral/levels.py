@@ -110,10 +110,8 @@ def _common(item: Fields, check: Check) -> tuple[TcbStatus, int, tuple[str, ...]
 
 
 def _components(tcb: Fields, name: str) -> tuple[int, ...]:
-    out = []
-    for item in tcb.items(name, length=_COMPONENTS):
-        svn = item.get("svn") if isinstance(item, dict) else None
-        if type(svn) is not int or not 0 <= svn <= _MAX_SVN:
-            raise QuoteError(Check.TCB_INFO_FORMAT, f"{name} holds SVNs from 0 to 255")
-        out.append(svn)
-    return tuple(out)
+    found = [item.get("svn") for item in tcb.items(name, length=_COMPONENTS) if type(item) is dict]
+    svns = [svn for svn in found if type(svn) is int and 0 <= svn <= _MAX_SVN]
+    if len(svns) != _COMPONENTS:
+        raise QuoteError(Check.TCB_INFO_FORMAT, f"{name} holds SVNs from 0 to 255")
+    return tuple(svns)

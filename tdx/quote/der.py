@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tdx.errors import Check, QuoteError
 
-__all__ = ["BOOLEAN", "ENUMERATED", "INTEGER", "OCTETS", "OID", "SEQUENCE", "elements", "read_oid"]
+__all__ = ["BOOLEAN", "ENUMERATED", "INTEGER", "OCTETS", "OID", "SEQUENCE", "elements"]
 
 BOOLEAN = 0x01
 INTEGER = 0x02
@@ -34,27 +34,6 @@ def elements(data: bytes) -> list[tuple[int, bytes]]:
         out.append((tag, data[start:end]))
         at = end
     return out
-
-
-def read_oid(value: bytes) -> str:
-    """Return an object identifier in dotted form.
-
-    Raises:
-        QuoteError: ``pck_extension`` for an empty, padded or unfinished identifier.
-    """
-    arcs: list[int] = []
-    arc, fresh = 0, True
-    for byte in value:
-        if fresh and byte == _LONG:
-            raise _refuse("an OID arc is not padded")
-        arc, fresh = (arc << 7) | (byte & 0x7F), byte < _LONG
-        if fresh:
-            arcs.append(arc)
-            arc = 0
-    if not fresh or not arcs:
-        raise _refuse("an OID is complete")
-    first = min(arcs[0] // 40, 2)
-    return ".".join(map(str, [first, arcs[0] - 40 * first, *arcs[1:]]))
 
 
 def _read_one(data: bytes, at: int) -> tuple[int, int, int]:

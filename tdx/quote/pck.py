@@ -15,6 +15,7 @@ from tdx.quote import der
 __all__ = ["SGX_EXTENSION_OID", "PckExtension", "parse_pck_extension"]
 
 SGX_EXTENSION_OID = "1.2.840.113741.1.13.1"
+_SGX_ARC = bytes.fromhex("2a864886f84d010d01")  # the same in DER; longer arcs start with it
 _COMPONENTS = 16
 _MAX_SVN = 255
 _MAX_PCESVN = 0xFFFF
@@ -93,12 +94,14 @@ def _fields(content: bytes, prefix: str = "") -> dict[str, _Entry]:
         pair = der.elements(value) if tag == der.SEQUENCE else []
         if len(pair) != 2 or pair[0][0] != der.OID:  # noqa: PLR2004 - an OID and its value
             raise _refuse("an SGX field is a SEQUENCE of OID and value")
-        name = der.read_oid(pair[0][1])
-        arc = name.removeprefix(SGX_EXTENSION_OID + ".")
-        if arc == name or not arc.startswith(prefix):
-            raise _refuse(f"OID {name} belongs to the SGX arc")
+        oid = pair[0][1]
+        tail = oid.removeprefix(_SGX_ARC)
+        # Every arc below is less than 128, so one byte is one number.
+        arc = ".".join(map(str, tail))
+        if tail in (oid, b"") or not tail.isascii() or not arc.startswith(prefix):
+            raise _refuse(f"OID {oid.hex()} belongs to the SGX arc")
         if arc in found:
-            raise _refuse(f"OID {name} appears once")
+            raise _refuse(f"field {arc} appears once")
         found[arc] = pair[1]
     return found
 

@@ -1,0 +1,19 @@
+"""Policies: what a relying party accepts, as values with a digest and as TOML files."""
+
+from tdx.policy.assessment import Assessment
+from tdx.policy.bits import DEFAULT_TD_ATTRIBUTES, DEFAULT_XFAM, BitRule
+from tdx.policy.measurements import REGISTERS, Measurements
+from tdx.policy.policy import Policy
+from tdx.policy.toml import dump_policy, load_policy
+
+__all__ = [
+    "DEFAULT_TD_ATTRIBUTES",
+    "DEFAULT_XFAM",
+    "REGISTERS",
+    "Assessment",
+    "BitRule",
+    "Measurements",
+    "Policy",
+    "dump_policy",
+    "load_policy",
+]

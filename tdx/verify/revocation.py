@@ -1,0 +1,93 @@
+"""Certificate revocation lists: both are mandatory, complete and from the right issuer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import ExtensionOID
+
+from tdx.errors import Check, QuoteError
+from tdx.verify.certificates import FOREIGN_ERRORS, Certificate
+from tdx.verify.signatures import check_der_signature
+
+__all__ = ["RevocationList", "read_crl"]
+
+_KNOWN_EXTENSIONS = frozenset({ExtensionOID.CRL_NUMBER, ExtensionOID.AUTHORITY_KEY_IDENTIFIER})
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationList:
+    """Hold a verified list.
+
+    Attributes:
+        number: CRL number.
+        issued_at: Unix seconds.
+        next_update: Unix seconds.
+    """
+
+    number: int
+    issued_at: int
+    next_update: int
+    _list: x509.CertificateRevocationList = field(repr=False)
+
+    def refuse(self, certificate: Certificate) -> None:
+        """Refuse a certificate that is on the list.
+
+        Raises:
+            QuoteError: ``certificate_revoked``.
+        """
+        try:
+            entry = self._list.get_revoked_certificate_by_serial_number(certificate.serial)
+        except FOREIGN_ERRORS as error:
+            raise QuoteError(Check.CERTIFICATE_REVOKED, "the CRL can be searched") from error
+        if entry is not None:
+            raise QuoteError(
+                Check.CERTIFICATE_REVOKED,
+                f"{certificate.common_name} is not revoked",
+                value=f"{certificate.serial:x}",
+            )
+
+
+def read_crl(
+    der: bytes, issuer: Certificate, *, now: int, check: Check, time_check: Check
+) -> RevocationList:
+    """Read and verify a CRL.
+
+    Args:
+        der: The list.
+        issuer: The CA that must have signed it.
+        now: Unix seconds.
+        check: The check for its form, issuer and signature.
+        time_check: The check for its validity.
+
+    Raises:
+        QuoteError: ``check`` or ``time_check``.
+    """
+    try:
+        parsed = x509.load_der_x509_crl(der)
+        algorithm = parsed.signature_hash_algorithm
+        extensions = parsed.extensions
+        number = extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        unknown = [one.oid for one in extensions if one.oid not in _KNOWN_EXTENSIONS]
+        issued_at = int(parsed.last_update_utc.timestamp())
+        until = parsed.next_update_utc
+        parts = parsed.issuer, parsed.signature, parsed.tbs_certlist_bytes
+    except FOREIGN_ERRORS as error:
+        raise QuoteError(check, "the CRL parses", value=type(error).__name__) from error
+    if not isinstance(algorithm, SHA256):
+        raise QuoteError(check, "the CRL is signed over SHA-256")
+    # A delta or indirect list, or one with its own scope, says less than it seems to say.
+    if unknown or until is None:
+        raise QuoteError(check, "the CRL is complete, direct and says when the next one comes")
+    name, signature, signed = parts
+    if name != issuer.subject:
+        raise QuoteError(check, f"the CRL is {issuer.common_name}'s", value=name.rfc4514_string())
+    check_der_signature(issuer.key, signature, signed, check)
+    next_update = int(until.timestamp())
+    if not issued_at <= now <= next_update:
+        raise QuoteError(
+            time_check, f"the CRL is valid at {now}", value=f"{issued_at} to {next_update}"
+        )
+    return RevocationList(number, issued_at, next_update, parsed)
