@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from zipnet.protocol.descriptor import AggregatorEntry, TrustedDescriptor
     from zipnet.protocol.header import RoundHeader, SignedHeader
     from zipnet.protocol.ids import Digest, PeerId
+    from zipnet.protocol.params import Cadence
     from zipnet.protocol.registration import RegistryChange
 
 __all__ = ["MAX_ATTEMPTS", "AggregatorMachine", "fold_deadline_s"]
@@ -67,7 +68,7 @@ _IDLE_SHARE = 0.25
 _REGISTRY_RETRY_S = 0.5
 
 
-def fold_deadline_s(descriptor: TrustedDescriptor, name: str) -> float:
+def fold_deadline_s(descriptor: TrustedDescriptor, name: str, cadence: Cadence) -> float:
     """Return how long the aggregator ``name`` folds, in seconds from the header (rule 5)."""
     parents = {e.node.name: e.parent for e in descriptor.descriptor.aggregators}
     root = name
@@ -75,7 +76,7 @@ def fold_deadline_s(descriptor: TrustedDescriptor, name: str) -> float:
         root = parent
     levels = descriptor.aggregator_height(root) + 1
     share = (descriptor.aggregator_height(name) + 1) / levels
-    return descriptor.descriptor.cadence.fold_deadline_ms / 1000 * share
+    return cadence.fold_deadline_ms / 1000 * share
 
 
 class AggregatorMachine:
@@ -84,12 +85,20 @@ class AggregatorMachine:
     Args:
         descriptor: The trusted descriptor.
         entry: This node's own entry in it.
+        cadence: Deadlines to keep; the descriptor's when None.
     """
 
-    def __init__(self, descriptor: TrustedDescriptor, entry: AggregatorEntry) -> None:
+    def __init__(
+        self,
+        descriptor: TrustedDescriptor,
+        entry: AggregatorEntry,
+        *,
+        cadence: Cadence | None = None,
+    ) -> None:
         self.registry = RegistryView()
         self._descriptor = descriptor
-        self._deadline_s = fold_deadline_s(descriptor, entry.node.name)
+        cadence = cadence if cadence is not None else descriptor.descriptor.cadence
+        self._deadline_s = fold_deadline_s(descriptor, entry.node.name, cadence)
         children = descriptor.children(entry.node.name)
         self._children = frozenset(child.node.peer_id for child in children)
         self._here: dict[PeerId, int] = {}
@@ -385,6 +394,6 @@ class AggregatorMachine:
         share = 1.0 if expects else _IDLE_SHARE
         late = now >= fold.opened_at + self._deadline_s * share
         if late or (expects and not fold.awaited):
-            aggregate = fold.close()
-            count = len(aggregate.participants)
-            effects.append(SendAggregate(fold.header.round, count, aggregate.encode()))
+            blob = fold.close().encode()
+            count, own = len(fold.participants), fold.own_envelopes
+            effects.append(SendAggregate(fold.header.round, count, own, blob))

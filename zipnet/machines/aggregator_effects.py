@@ -178,10 +178,18 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class SendAggregate:
-    """Folding is over: send the blob to the parent, or to every server where there is none."""
+    """Folding is over: send the blob to the parent, or to every server where there is none.
+
+    Attributes:
+        round: The round.
+        count: How many clients are in it.
+        own: How many of them sent their envelope to this node itself.
+        blob: The encoded aggregate.
+    """
 
     round: RoundNumber
     count: int
+    own: int
     blob: bytes = field(repr=False)
 
 

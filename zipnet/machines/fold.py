@@ -63,6 +63,11 @@ class Fold:
         """Return body digest and signature of the envelope accepted from an index."""
         return self._envelopes.get(sender)
 
+    @property
+    def own_envelopes(self) -> int:
+        """How many envelopes were folded here rather than by a child."""
+        return len(self._envelopes)
+
     def child_digest(self, source: PeerId) -> Digest | None:
         """Return the digest of the aggregate accepted from a child."""
         return self._children.get(source)

@@ -1,0 +1,447 @@
+"""The aggregator: every part put together, started in order and stopped in order.
+
+protocol.md §6 "fold". Upstream it follows a committee server; downstream it serves clients and
+child aggregators; what it folded goes to its parent, or from the root to every server.
+
+Rules:
+
+1. Nothing durable is kept: a restarted aggregator takes part from the next round on.
+2. Start: settings are checked already; ask whether the identity is alive elsewhere; bind; join.
+3. Only what was verified is relayed: headers, records, and aborts of rounds known here.
+4. A submission for a round that is not open here yet waits a moment, one for each session: servers
+   do not tell all aggregators at the same instant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+
+from zipnet.errors import DuplicateIdentityError, RemoteProtocolError, ZipnetError
+from zipnet.machines.aggregator import AggregatorMachine
+from zipnet.machines.aggregator_effects import (
+    Accept,
+    ArmTimer,
+    Distrust,
+    Event,
+    FetchRegistry,
+    HeaderReceived,
+    Refuse,
+    RegistryReceived,
+    RelayHeader,
+    RoundOver,
+    SendAggregate,
+    SourceChanged,
+    TimerFired,
+)
+from zipnet.node.aggregator_routes import AggregatorRoutes
+from zipnet.node.alone import Target, require_alone
+from zipnet.node.build import build_commit, build_version
+from zipnet.node.feed import Feed
+from zipnet.node.http import serve_http
+from zipnet.node.listen import NodeListener
+from zipnet.node.notify import ServiceNotifier
+from zipnet.node.record_tail import RecordTail
+from zipnet.node.uplink import deliver_aggregate
+from zipnet.node.upstream import Upstream
+from zipnet.observe.health import Health
+from zipnet.observe.log import get_logger
+from zipnet.observe.metrics import NodeMetrics
+from zipnet.protocol.command import AbortReason
+from zipnet.protocol.ids import ServerIndex, short_peer_id
+from zipnet.protocol.registration import RegistryChange
+from zipnet.transport.certificate import node_certificate
+from zipnet.transport.dial import PersistentLink, refusal_code
+from zipnet.transport.quic import QuicTransport
+from zipnet.transport.session import Role, SessionTerms
+from zipnet.transport.tls import TlsTransport
+from zipnet.wire.messages import GetRegistry, Kind, RegistryPage, decode, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from zipnet.machines.aggregator_effects import Effect
+    from zipnet.ports import Transport
+    from zipnet.protocol.descriptor import NodeEntry
+    from zipnet.protocol.header import SignedHeader
+    from zipnet.protocol.ids import RoundNumber
+    from zipnet.protocol.record import VerifiedRecord
+    from zipnet.settings.types import AggregatorSettings
+
+__all__ = ["Aggregator", "run_aggregator"]
+
+_CONDITIONS = ("source", "uplink")
+_LOOK_S = 0.25
+
+_log = get_logger(__name__)
+
+
+async def run_aggregator(settings: AggregatorSettings, stop: asyncio.Event) -> None:
+    """Run an aggregator until ``stop`` is set.
+
+    Raises:
+        ConfigError: When ports are taken, or the committee or the parent refuses this node.
+        DuplicateIdentityError: When another live node uses this identity.
+    """
+    await Aggregator(settings).run(stop)
+
+
+class Aggregator:
+    """One running aggregator.
+
+    Args:
+        settings: Its settings, checked.
+
+    Attributes:
+        port: Transport port, once :meth:`run` is listening.
+        metrics_port: HTTP port, likewise.
+        health: Conditions ``source`` (a server is followed) and ``uplink`` (the way up is there).
+    """
+
+    def __init__(self, settings: AggregatorSettings) -> None:
+        self.port = 0
+        self.metrics_port = 0
+        self._settings = settings
+        self._descriptor = settings.descriptor
+        self._terms = SessionTerms(
+            instance_id=self._descriptor.descriptor.instance,
+            group_id=self._descriptor.group,
+            role=Role.AGGREGATOR,
+            identity=settings.identity,
+            boot_id=os.urandom(16),
+        )
+        self.metrics = NodeMetrics(
+            CollectorRegistry(),
+            instance=settings.instance,
+            role="aggregator",
+            version=build_version(),
+            commit=build_commit(),
+            posture=settings.profile,
+        )
+        self.metrics.server_registry_size.set(len(self._descriptor.committee))
+        self.health = Health(_CONDITIONS, self.metrics)
+        self.machine = AggregatorMachine(self._descriptor, settings.entry, cadence=settings.cadence)
+        self._tail = RecordTail(self._descriptor)
+        self._transports = self._make_transports()
+        self._refusing: set[ServerIndex | None] = set()
+        self._upstream = self._make_upstream()
+        self._parent = self._make_parent()
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._feed = Feed(
+            read_records=self._read_records,
+            next_sequence=lambda: self._tail.next_sequence or 0,
+            last_record=lambda: self._tail.last_bytes,
+            open_round=self._open_round,
+        )
+        self._routes = AggregatorRoutes(
+            params=self._descriptor.params,
+            machine=self.machine,
+            feed=self._feed,
+            step=self._step,
+            read_records=self._read_records,
+            next_sequence=lambda: self._tail.next_sequence or 0,
+            metrics=self.metrics,
+        )
+
+    # -- parts -----------------------------------------------------------------------------
+
+    def _make_transports(self) -> tuple[QuicTransport, TlsTransport]:
+        certificate = node_certificate(self._settings.identity.ed25519_private_key())
+        descriptor = self._descriptor.descriptor
+        nodes = [*descriptor.servers, *(entry.node for entry in descriptor.aggregators)]
+        registered = {node.identity.ed25519: node.certificate for node in nodes}
+        failed = self.metrics.tls_handshake_failures.inc
+        return (
+            QuicTransport(certificate, registered=registered, on_handshake_failure=failed),
+            TlsTransport(certificate, registered=registered, on_handshake_failure=failed),
+        )
+
+    @property
+    def _dialling(self) -> Transport:
+        quic, tls = self._transports
+        return tls if self._settings.transport == "tls" else quic
+
+    def _make_upstream(self) -> Upstream:
+        return Upstream(
+            descriptor=self._descriptor,
+            endpoints=self._settings.server_endpoints,
+            terms=self._terms,
+            transport=self._dialling,
+            tail=self._tail,
+            sink=self,
+            first=self._settings.identity.peer_id[0],
+        )
+
+    def _parent_entry(self) -> NodeEntry | None:
+        parent = self._settings.entry.parent
+        found = (e.node for e in self._descriptor.descriptor.aggregators if e.node.name == parent)
+        return next(found, None)
+
+    def _make_parent(self) -> PersistentLink | None:
+        node = self._parent_entry()
+        if node is None:
+            return None
+        return PersistentLink(
+            self._dialling,
+            node.host,
+            node.port,
+            node.identity.ed25519,
+            self._terms,
+            expected_peer=node.peer_id,
+            on_refused=lambda error: self.on_link_refused(None, error),
+        )
+
+    @property
+    def _uplinks(self) -> Sequence[PersistentLink]:
+        return self._upstream.links if self._parent is None else (self._parent,)
+
+    # -- life ------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until ``stop`` is set; raises as :func:`run_aggregator` says."""
+        settings = self._settings
+        await require_alone(
+            self._targets(), self._terms, self._transports[1], name=settings.node.name
+        )
+        notifier = ServiceNotifier(os.environ)
+        async with AsyncExitStack() as stack:
+            await self._listen(stack)
+            notifier.ready()
+            await self._run_until(stop, notifier)
+            notifier.stopping()
+        _log.info("node_stopped", aggregator=settings.node.name)
+
+    async def _listen(self, stack: AsyncExitStack) -> None:
+        settings = self._settings
+        self._listener = NodeListener(
+            terms=self._terms,
+            descriptor=self._descriptor,
+            handlers=dict.fromkeys((Role.CLIENT, Role.READER, Role.AGGREGATOR), self._routes.serve),
+            metrics=self.metrics,
+        )
+        stack.push_async_callback(self._listener.close)
+        self.port = await self._listener.start(
+            settings.listen.host, settings.listen.port, self._transports
+        )
+        http = await serve_http(
+            settings.metrics.host,
+            settings.metrics.port,
+            health=self.health,
+            metrics=self.metrics,
+            version={
+                "version": build_version(),
+                "commit": build_commit(),
+                "posture": settings.profile,
+            },
+        )
+        stack.push_async_callback(http.close)
+        self.metrics_port = http.port
+        _log.info(
+            "node_ready",
+            port=self.port,
+            metrics_port=http.port,
+            aggregator=settings.node.name,
+            parent=settings.entry.parent,
+            peer=short_peer_id(settings.identity.peer_id),
+        )
+
+    def _targets(self) -> list[Target]:
+        endpoints = zip(
+            self._settings.server_endpoints, self._descriptor.committee_keys, strict=True
+        )
+        return [Target(endpoint.host, endpoint.port, key) for endpoint, key in endpoints]
+
+    async def _run_until(self, stop: asyncio.Event, notifier: ServiceNotifier) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                lasting = [self._upstream.run(), self._watch(), notifier.run_watchdog()]
+                if self._parent is not None:
+                    lasting.append(self._parent.run())
+                self._tasks.update(group.create_task(one) for one in lasting)
+                await stop.wait()
+                for task in self._tasks:
+                    task.cancel()
+        except BaseExceptionGroup as errors:
+            raise _first_of_ours(errors) from None
+        finally:
+            self._group = None
+            for timer in self._timers:
+                timer.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            up = sum(1 for link in self._uplinks if link.session is not None)
+            self.health.set("uplink", ok=up > 0, reason="no_uplink")
+            self.health.set("source", ok=self._upstream.source is not None, reason="no_server")
+            self._look_at_links()
+            await asyncio.sleep(_LOOK_S)
+
+    def _look_at_links(self) -> None:
+        links = {ServerIndex(i): link for i, link in enumerate(self._upstream.links)}
+        up = {server for server, link in links.items() if link.session is not None}
+        self._refusing -= up
+        bonds = len(up) + len(self._listener.sessions(Role.AGGREGATOR))
+        if self._parent is not None and self._parent.session is not None:
+            self._refusing.discard(None)
+            bonds += 1
+        self.metrics.bonds.set(bonds)
+
+    def _start(self, work: Coroutine[None, None, object]) -> None:
+        """Run something beside, owned by the node's task group."""
+        if self._group is None:
+            work.close()
+        else:
+            task = self._group.create_task(_ignoring_result(work))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    # -- the machine -----------------------------------------------------------------------
+
+    def _step(self, event: Event) -> Accept | Refuse | None:
+        """Feed the machine, perform its effects in order, and return its answer if it gave one."""
+        answer: Accept | Refuse | None = None
+        for effect in self.machine.step(event, asyncio.get_running_loop().time()):
+            if isinstance(effect, Accept | Refuse):
+                answer = effect
+            else:
+                self._perform(effect)
+        return answer
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case FetchRegistry():
+                self._start(self._fetch_registry(effect.from_version))
+            case Distrust():
+                self._upstream.distrust(effect.reason)
+            case RelayHeader():
+                self._on_opened(effect.signed)
+            case ArmTimer():
+                self._arm(effect.at)
+            case SendAggregate():
+                self._start(self._send(effect))
+            case Accept() | Refuse():
+                raise AssertionError("answers are returned, not performed")
+
+    def _arm(self, at: float) -> None:
+        def fire() -> None:
+            self._timers.discard(handle)
+            self._step(TimerFired())
+
+        handle = asyncio.get_running_loop().call_at(at, fire)
+        self._timers.add(handle)
+
+    async def _fetch_registry(self, from_version: int) -> None:
+        try:
+            payload = encode(GetRegistry(from_version=from_version))
+            answer = await self._upstream.request(Kind.GET_REGISTRY, payload)
+            page = decode(answer.payload, RegistryPage)
+            changes = tuple(RegistryChange.decode(change) for change in page.changes)
+        except RemoteProtocolError:
+            self._upstream.distrust("registry_malformed")
+        except ZipnetError as error:
+            _log.info("registry_not_fetched", reason=refusal_code(error))
+        else:
+            self._step(RegistryReceived(from_version, changes))
+            self.metrics.client_registry_size.set(self.machine.registry.active_count)
+
+    def _on_opened(self, signed: SignedHeader) -> None:
+        self.metrics.rounds_opened.inc()
+        self._feed.publish_opened(signed.encode())
+        self._routes.round_opened()
+        _log.debug("round_relayed", round=int(signed.header.round))
+
+    async def _send(self, effect: SendAggregate) -> None:
+        self.metrics.envelopes_accepted.inc(effect.own)
+        taken = await deliver_aggregate(
+            effect.blob,
+            self._uplinks,
+            round_number=int(effect.round),
+            deadline_s=self._settings.cadence.round_deadline_ms / 1000,
+            metrics=self.metrics,
+        )
+        _log.info("aggregate_sent", round=int(effect.round), participants=effect.count, count=taken)
+
+    # -- what the source says (UpstreamSink) -----------------------------------------------
+
+    def on_source_changed(self) -> None:
+        """Another server is followed from now on."""
+        self._step(SourceChanged())
+
+    def on_source_lost(self) -> None:
+        """No server is followed at the moment."""
+        self.health.set("source", ok=False, reason="no_server")
+
+    def on_header(self, signed: SignedHeader) -> None:
+        """A header arrived; the machine verifies it."""
+        self._step(HeaderReceived(signed))
+
+    def on_record(self, record: VerifiedRecord, data: bytes) -> None:
+        """The next record verifies: its round is over, subscribers get it."""
+        self._step(RoundOver(record.round))
+        metrics, content = self.metrics, record.record.content
+        metrics.rounds_finalized.inc()
+        metrics.record_sequence.set(record.sequence)
+        metrics.last_record_timestamp.set(time.time())
+        metrics.round_participants.set(content.participants)
+        metrics.slots_void.inc(len(record.void_slots))
+        self._feed.publish_record(record.sequence, data)
+
+    def on_aborted(self, round_number: RoundNumber, why: int) -> None:
+        """A round was given up, says the source; passed on for the round known here only."""
+        if round_number != self.machine.last_round:
+            return
+        self._step(RoundOver(round_number))
+        self.metrics.rounds_aborted.inc(_abort_reason(why))
+        self._feed.publish_aborted(round_number, why)
+
+    def on_distrust(self, reason: str) -> None:
+        """The source said something wrong."""
+        self.metrics.rejected.inc(reason)
+        _log.warning("source_distrusted", server=self._upstream.source, reason=reason)
+
+    def on_link_refused(self, server: ServerIndex | None, error: ZipnetError) -> bool:
+        """Go on slowly, unless the parent or most servers say this identity is taken."""
+        self.metrics.rejected.inc(refusal_code(error))
+        _log.warning("link_refused", server=server, reason=refusal_code(error), error=str(error))
+        if not isinstance(error, DuplicateIdentityError):
+            return True
+        self._refusing.add(server)
+        servers = len(self._refusing - {None})
+        return None not in self._refusing and servers * 2 <= len(self._descriptor.committee)
+
+    # -- what subscribers ask --------------------------------------------------------------
+
+    def _open_round(self) -> bytes | None:
+        signed = self.machine.open_header
+        return None if signed is None else signed.encode()
+
+    async def _read_records(self, from_sequence: int, limit: int) -> list[bytes]:
+        kept = self._tail.read(from_sequence, limit, max_bytes=512 * 1024)
+        return kept or await self._upstream.read_records(from_sequence, limit)
+
+
+async def _ignoring_result(work: Coroutine[None, None, object]) -> None:
+    await work
+
+
+def _abort_reason(why: int) -> str:
+    try:
+        return AbortReason(why).name.lower()
+    except ValueError:
+        return "other"
+
+
+def _first_of_ours(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error worth a line: the first of ours in a group, else the group itself."""
+    found: BaseException = errors.subgroup(ZipnetError) or errors
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found if isinstance(found, ZipnetError) else errors

@@ -1,0 +1,301 @@
+"""An aggregator's view of the committee: links to all servers, one of them followed.
+
+protocol.md §6. Everything a server says is verified before it is used or relayed, so any server
+will do; a server that goes away or says something wrong is replaced by the next one.
+
+Rules:
+
+1. Links to all servers are kept up; headers, records and aborts are taken from one, the source.
+2. Pushes of a source are looked at in order, and not before its answer to ``SUBSCRIBE`` was.
+3. Records are verified and must extend the last one before the sink hears of them.
+4. A source that is distrusted is left; it may be taken again when its turn comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
+
+from zipnet.errors import RemoteProtocolError, TransportError, VerificationError, ZipnetError
+from zipnet.observe.log import get_logger
+from zipnet.protocol.header import SignedHeader
+from zipnet.protocol.ids import RoundNumber, ServerIndex
+from zipnet.transport.dial import PersistentLink, refusal_code
+from zipnet.wire.messages import (
+    GetRecords,
+    Kind,
+    Records,
+    RecordSealed,
+    RoundAborted,
+    RoundOpened,
+    Subscribe,
+    Subscribed,
+    decode,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zipnet.node.record_tail import RecordTail
+    from zipnet.ports import Transport
+    from zipnet.protocol.descriptor import TrustedDescriptor
+    from zipnet.protocol.record import VerifiedRecord
+    from zipnet.settings.values import Endpoint
+    from zipnet.transport.session import Session, SessionTerms
+    from zipnet.wire.frames import Frame
+
+__all__ = ["Upstream", "UpstreamSink"]
+
+_PAUSE_S = 0.05
+_MAX_PAUSE_S = 2.0
+_SETTLED_S = 5.0
+_log = get_logger(__name__)
+
+
+class UpstreamSink(Protocol):
+    """Who is told what the source says."""
+
+    def on_source_changed(self) -> None:
+        """Another server is followed from now on."""
+        ...
+
+    def on_source_lost(self) -> None:
+        """No server is followed at the moment."""
+        ...
+
+    def on_header(self, signed: SignedHeader) -> None:
+        """A header arrived; it is not verified."""
+        ...
+
+    def on_record(self, record: VerifiedRecord, data: bytes) -> None:
+        """The next record of the chain arrived and verifies."""
+        ...
+
+    def on_aborted(self, round_number: RoundNumber, why: int) -> None:
+        """The source says that a round was given up."""
+        ...
+
+    def on_distrust(self, reason: str) -> None:
+        """The source said something wrong."""
+        ...
+
+    def on_link_refused(self, server: ServerIndex, error: ZipnetError) -> bool:
+        """A server refused the link for good; True goes on trying, slowly."""
+        ...
+
+
+class Upstream:
+    """Links to the committee, and the source among them.
+
+    Args:
+        descriptor: Who the servers are.
+        endpoints: Where to dial each, by index.
+        terms: What this node says in handshakes.
+        transport: Engine to dial with.
+        tail: The verified records.
+        sink: Who is told.
+        first: Server to try first; spreads aggregators over servers.
+    """
+
+    def __init__(
+        self,
+        *,
+        descriptor: TrustedDescriptor,
+        endpoints: Sequence[Endpoint],
+        terms: SessionTerms,
+        transport: Transport,
+        tail: RecordTail,
+        sink: UpstreamSink,
+        first: int = 0,
+    ) -> None:
+        self._tail = tail
+        self._sink = sink
+        self._turn = first % len(endpoints)
+        self._source: ServerIndex | None = None
+        self._lost = asyncio.Event()
+        self._subscribed = False
+        self._settled = asyncio.Event()  # the answer to SUBSCRIBE was looked at, or never will be
+        self._some_up = asyncio.Event()
+        self.links: tuple[PersistentLink, ...] = tuple(
+            PersistentLink(
+                transport,
+                endpoint.host,
+                endpoint.port,
+                identity.ed25519,
+                terms,
+                expected_peer=identity.peer_id,
+                on_frame=self._handler_of(ServerIndex(position)),
+                on_up=self._on_up,
+                on_down=self._down_callback(ServerIndex(position)),
+                on_refused=self._refused_callback(ServerIndex(position)),
+            )
+            for position, (endpoint, identity) in enumerate(
+                zip(endpoints, descriptor.committee, strict=True)
+            )
+        )
+
+    @property
+    def source(self) -> ServerIndex | None:
+        """The server that is followed, None while none is."""
+        return self._source if self._subscribed else None
+
+    async def run(self) -> None:
+        """Keep the links up and follow one server until cancelled.
+
+        Raises:
+            ExceptionGroup: Holding a refusal that the sink did not want to live with.
+        """
+        async with asyncio.TaskGroup() as group:
+            for link in self.links:
+                group.create_task(link.run())
+            group.create_task(self._follow())
+
+    def distrust(self, reason: str) -> None:
+        """Leave the source for the next server."""
+        if self._source is not None and not self._lost.is_set():
+            self._sink.on_distrust(reason)
+            self._lose()
+
+    def _lose(self) -> None:
+        self._lost.set()
+        self._settled.set()
+
+    async def request(self, kind: int, payload: bytes, timeout_s: float | None = None) -> Frame:
+        """Ask the source.
+
+        Raises:
+            TransportError: When no server is followed, or it does not answer.
+            AdmissionError: When it refused.
+        """
+        if self._source is None:
+            raise TransportError("no committee server is followed at the moment")
+        return await self.links[self._source].request(kind, payload, timeout_s)
+
+    async def read_records(self, from_sequence: int, limit: int) -> list[bytes]:
+        """Fetch older records from the source and verify each by itself.
+
+        Raises:
+            TransportError: When the source does not answer.
+            AdmissionError: When it refused.
+            RemoteProtocolError: When its answer is malformed.
+            VerificationError: When a record does not verify or is not the one asked for.
+        """
+        payload = encode(GetRecords(from_sequence=from_sequence, limit=limit))
+        answer = await self.request(Kind.GET_RECORDS, payload)
+        records = decode(answer.payload, Records).records[:limit]
+        for position, data in enumerate(records):
+            verified = await asyncio.to_thread(self._tail.verify, data)
+            if verified.sequence != from_sequence + position:
+                raise VerificationError("a server gave another record than the one asked for")
+        return records
+
+    # -- links -----------------------------------------------------------------------------
+
+    async def _on_up(self, _session: Session) -> None:
+        self._some_up.set()
+
+    def _down_callback(self, server: ServerIndex) -> Callable[[ZipnetError], None]:
+        def on_down(error: ZipnetError) -> None:
+            _log.debug("link_down", server=int(server), reason=refusal_code(error))
+            if self._source == server:
+                self._lose()
+
+        return on_down
+
+    def _refused_callback(self, server: ServerIndex) -> Callable[[ZipnetError], bool]:
+        return lambda error: self._sink.on_link_refused(server, error)
+
+    # -- the source ------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause_s = _PAUSE_S
+        while True:
+            server = await self._next_up()
+            began = loop.time()
+            await self._follow_one(server)
+            self._turn = (server + 1) % len(self.links)
+            self._sink.on_source_lost()
+            settled = loop.time() - began >= _SETTLED_S
+            pause_s = _PAUSE_S if settled else min(pause_s * 2, _MAX_PAUSE_S)
+            await asyncio.sleep(pause_s)
+
+    async def _follow_one(self, server: ServerIndex) -> None:
+        self._source = server
+        self._lost.clear()
+        self._settled.clear()
+        try:
+            await self._subscribe(server)
+            _log.info("source_followed", server=int(server))
+            await self._lost.wait()
+        except ZipnetError as error:
+            _log.warning("source_refused", server=int(server), reason=refusal_code(error))
+        finally:
+            self._subscribed = False
+            self._source = None
+            self._settled.set()
+
+    async def _next_up(self) -> ServerIndex:
+        count = len(self.links)
+        while True:
+            self._some_up.clear()
+            for step in range(count):
+                position = (self._turn + step) % count
+                if self.links[position].session is not None:
+                    return ServerIndex(position)
+            await self._some_up.wait()
+
+    async def _subscribe(self, server: ServerIndex) -> None:
+        payload = encode(Subscribe(from_sequence=self._tail.next_sequence))
+        answer = await self.links[server].request(Kind.SUBSCRIBE, payload)
+        stands = decode(answer.payload, Subscribed)
+        self._sink.on_source_changed()
+        if self._tail.next_sequence is None:
+            await self._begin(stands)
+        if stands.open_round is not None:
+            self._sink.on_header(SignedHeader.decode(stands.open_round))
+        self._subscribed = True
+        self._settled.set()
+
+    async def _begin(self, stands: Subscribed) -> None:
+        if stands.last_record is None:
+            self._tail.begin(stands.next_sequence)
+        else:
+            await self._take_record(stands.last_record)
+
+    def _handler_of(self, server: ServerIndex) -> Callable[[Frame], Awaitable[Frame | None]]:
+        async def handle(frame: Frame) -> Frame | None:
+            if self._source == server:
+                await self._on_push(frame, server)
+            return None
+
+        return handle
+
+    async def _on_push(self, frame: Frame, server: ServerIndex) -> None:
+        await self._settled.wait()
+        if self._source != server or self._lost.is_set():
+            return
+        try:
+            await self._take(frame)
+        except (RemoteProtocolError, VerificationError) as error:
+            self.distrust(error.reason)
+
+    async def _take(self, frame: Frame) -> None:
+        match frame.kind:
+            case Kind.ROUND_OPENED:
+                opened = decode(frame.payload, RoundOpened)
+                self._sink.on_header(SignedHeader.decode(opened.header))
+            case Kind.RECORD_SEALED:
+                await self._take_record(decode(frame.payload, RecordSealed).record)
+            case Kind.ROUND_ABORTED:
+                aborted = decode(frame.payload, RoundAborted)
+                self._sink.on_aborted(RoundNumber(aborted.round), aborted.why)
+            case _:
+                raise RemoteProtocolError("a server pushed something nobody subscribed to")
+
+    async def _take_record(self, data: bytes) -> None:
+        record = await asyncio.to_thread(self._tail.verify, data)
+        if self._tail.append(record, data):
+            self._sink.on_record(record, data)
