@@ -140,7 +140,7 @@ def refusals() -> Iterator[Vector]:
         ("zeros", prefix + "00" * 32),
         ("counting", prefix + bytes(range(32)).hex()),
         ("repeated", prefix + (draw("half", 16) * 2).hex()),
-        ("sentence", prefix + b"correct horse battery staple etc".hex()),
+        ("sentence", prefix + b"Sphinx of black quartz,judge vow".hex()),
         ("empty", ""),
     ):
         yield "secret-text", title, "config-error", [("text", text)]
