@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import base64
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zipnet.errors import ConfigError
 from zipnet.protocol.descriptor import parse_descriptor
 from zipnet.protocol.ids import committee_fingerprint, format_peer_id, instance_id
+from zipnet.settings.publicfile import PublicFile, read_public_file
+from zipnet.settings.values import Endpoint, parse_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,10 +23,10 @@ if TYPE_CHECKING:
     from zipnet.protocol.identity import PublicIdentity
     from zipnet.protocol.params import Cadence, RoundParams
     from zipnet.protocol.secret import Secret
-    from zipnet.settings.publicfile import PublicFile
-    from zipnet.settings.values import Endpoint
 
-__all__ = ["NodeDraft", "compose_descriptor"]
+__all__ = ["NodeDraft", "compose_descriptor", "parse_node_draft"]
+
+_PARENT = ",parent="
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,32 @@ class NodeDraft:
     endpoint: Endpoint
     public: PublicFile
     parent: str | None = None
+
+
+def parse_node_draft(text: str, *, what: str, with_parent: bool) -> NodeDraft:
+    """Read ``NAME=HOST:PORT=PUBFILE``, for an aggregator also with ``,parent=NAME`` at the end.
+
+    Args:
+        text: The text.
+        what: The option it came from, for the error.
+        with_parent: Whether a parent may be named.
+
+    Raises:
+        ConfigError: When the text has another shape or the public file cannot be used.
+    """
+    form = "NAME=HOST:PORT=PUBFILE" + ("[,parent=NAME]" if with_parent else "")
+    name, _, rest = text.partition("=")
+    address, _, file = rest.partition("=")
+    parent = None
+    if with_parent and _PARENT in file:
+        file, _, parent = file.rpartition(_PARENT)
+    if not name or not file or parent == "":
+        raise ConfigError(f"{what} {name[:64]!r} is not complete", hint=f"write {form}")
+    try:
+        endpoint = parse_endpoint(address)
+    except ValueError as error:
+        raise ConfigError(f"{what} {name[:64]!r}: {error}", hint=f"write {form}") from None
+    return NodeDraft(name, endpoint, read_public_file(Path(file), kind="node"), parent)
 
 
 def compose_descriptor(  # noqa: PLR0913 - one argument for each thing a descriptor says

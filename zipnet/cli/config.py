@@ -1,0 +1,82 @@
+"""``zipnet config``: what a role's settings are, where each comes from, and whether they hold."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zipnet.cli import output
+from zipnet.cli.app import new_app
+from zipnet.errors import ConfigError
+from zipnet.settings import load_aggregator, load_client, load_server
+
+if TYPE_CHECKING:
+    from zipnet.settings import CommonSettings
+
+app = new_app("Check settings, or show them with where they come from.")
+
+
+class Role(StrEnum):
+    """Whose settings."""
+
+    SERVER = "server"
+    AGGREGATOR = "aggregator"
+    CLIENT = "client"
+
+
+_LOADERS = {
+    Role.SERVER: load_server,
+    Role.AGGREGATOR: load_aggregator,
+    Role.CLIENT: load_client,
+}
+
+_Role = Annotated[Role, typer.Option(help="Whose settings.", show_default=False)]
+_Config = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file of settings.")]
+_Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="NAME=VALUE as a flag of that name would set it; repeatable."),
+]
+
+
+@app.command()
+def check(role: _Role, config: _Config = None, given: _Set = None) -> None:
+    """Load everything a role would load and say whether it could start; exit code 2 if not."""
+    settings = _load(role, config, given)
+    _warn(settings)
+    output.data(f"settings ok: {role.value} of {settings.instance}")
+
+
+@app.command()
+def show(
+    role: _Role,
+    config: _Config = None,
+    given: _Set = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+) -> None:
+    """Print each setting with its value and its source; secrets show as `set (file, 0600)`."""
+    settings = _load(role, config, given)
+    _warn(settings)
+    if as_json:
+        for item in settings.effective:
+            output.json_line({"name": item.name, "value": item.value, "origin": item.origin})
+        return
+    output.table((item.name, item.value, item.origin) for item in settings.effective)
+
+
+def _load(role: Role, config: Path | None, given: list[str] | None) -> CommonSettings:
+    flags: dict[str, object] = {}
+    for assignment in given or []:
+        name, equals, value = assignment.partition("=")
+        if not equals or not name:
+            raise ConfigError("--set is not NAME=VALUE", hint="write --set listen=127.0.0.1:4433")
+        flags[name.lower().replace("-", "_")] = value
+    return _LOADERS[role](flags, os.environ, config)
+
+
+def _warn(settings: CommonSettings) -> None:
+    for line in settings.warnings:
+        output.note(f"warning: {line}")

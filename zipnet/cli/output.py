@@ -1,0 +1,37 @@
+"""Output of the command line: data on stdout, a flushed line at a time; the rest on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["data", "json_line", "note", "table"]
+
+
+def data(line: str) -> None:
+    """Write one line of data; flushed, so that a pipe sees it at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def json_line(value: Mapping[str, object]) -> None:
+    """Write one JSON object as one line of data."""
+    data(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def note(line: str) -> None:
+    """Write one line for a person."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def table(rows: Iterable[tuple[str, ...]]) -> None:
+    """Write rows as data, columns aligned; the last column is not padded."""
+    cells = list(rows)
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))] if cells else []
+    for row in cells:
+        data("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
