@@ -1,0 +1,95 @@
+"""``zipnet aggregator``: run one node of the aggregation tree until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zipnet.cli import run
+from zipnet.cli.app import new_app
+
+__all__ = ["app", "main"]
+
+app = new_app("Run an aggregator: fold envelopes, pass the sum on, relay rounds and records.")
+
+
+@app.command()
+def aggregator(
+    descriptor: Annotated[
+        Path | None, typer.Option(help="Signed instance descriptor (ZIPNET_DESCRIPTOR).")
+    ] = None,
+    instance: Annotated[
+        str | None, typer.Option(help="Name of the instance (ZIPNET_INSTANCE).")
+    ] = None,
+    universe: Annotated[str | None, typer.Option(help="Universe of the instance.")] = None,
+    secret_file: Annotated[
+        Path | None, typer.Option(help="This node's secret (ZIPNET_SECRET_FILE).")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT for both transports, UDP and TCP.")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="HOST:PORT on loopback for health and metrics.")
+    ] = None,
+    transport: Annotated[str | None, typer.Option(help="quic or tls, to dial other nodes.")] = None,
+    bootstrap: Annotated[
+        str | None, typer.Option(help="HOST:PORT of each committee server, by comma.")
+    ] = None,
+    operator: Annotated[
+        str | None, typer.Option(help="Peer id of the operator the descriptor must be by.")
+    ] = None,
+    fold_deadline: Annotated[
+        str | None, typer.Option(help="Time to fold a round, such as 800ms.")
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="development or production.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+) -> None:
+    """Run an aggregator: fold envelopes, pass the sum on, relay rounds and records."""
+    from zipnet.node.aggregator import run_aggregator
+    from zipnet.observe.log import configure_logging, get_logger
+    from zipnet.settings import load_aggregator
+
+    flags: dict[str, object] = {
+        "descriptor": descriptor,
+        "instance": instance,
+        "universe": universe,
+        "secret_file": secret_file,
+        "listen": listen,
+        "metrics": metrics,
+        "transport": transport,
+        "bootstrap": bootstrap,
+        "operator": operator,
+        "fold_deadline": fold_deadline,
+        "profile": profile,
+        "log_level": log_level,
+    }
+    settings = load_aggregator(flags, os.environ, config)
+    configure_logging(
+        service="zipnet-aggregator",
+        instance=settings.instance,
+        role="aggregator",
+        level=settings.log_level,
+    )
+    for warning in settings.warnings:
+        get_logger(__name__).warning("setting_questionable", warning=warning)
+
+    async def until_signalled() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await run_aggregator(settings, stop)
+
+    asyncio.run(until_signalled())
+
+
+def main() -> int:
+    """Run ``zipnet-aggregator`` with the arguments of this process; returns the exit code."""
+    return run(sys.argv[1:], verb="aggregator")
