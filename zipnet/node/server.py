@@ -12,13 +12,13 @@ import os
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
 from zipnet.consensus import EmbeddedConsensus
 from zipnet.errors import (
-    AdmissionError,
     ConfigError,
     DuplicateIdentityError,
     SafeMode,
@@ -26,6 +26,7 @@ from zipnet.errors import (
 )
 from zipnet.machines.guard import Released, ReleaseGuard
 from zipnet.machines.server import ServerMachine
+from zipnet.node.alone import Target, require_alone
 from zipnet.node.build import build_commit, build_version
 from zipnet.node.feed import Feed
 from zipnet.node.http import serve_http
@@ -48,19 +49,16 @@ from zipnet.storage.records import RecordLog
 from zipnet.transport.certificate import node_certificate
 from zipnet.transport.dial import PersistentLink
 from zipnet.transport.quic import QuicTransport
-from zipnet.transport.session import Role, SessionTerms, initiate
+from zipnet.transport.session import Role, SessionTerms
 from zipnet.transport.tls import TlsTransport
 
 if TYPE_CHECKING:
-
     from zipnet.machines.server_effects import StandingChanged
     from zipnet.protocol.record import VerifiedRecord
     from zipnet.settings import ServerSettings
 
 __all__ = ["SystemClock", "run_server"]
 
-_PROBE_DEADLINE_S = 4.0
-_PROBE_PAUSE_S = 0.3
 _CONDITIONS = ("consensus", "committee_keys", "storage")
 
 
@@ -101,7 +99,7 @@ async def run_server(settings: ServerSettings, stop: asyncio.Event) -> None:
         StorageError: When the durable state cannot be trusted.
     """
     terms, transports = _identify(settings)
-    await _require_alone(settings, terms, transports[1])
+    await require_alone(_targets(settings), terms, transports[1], name=settings.node.name)
     async with AsyncExitStack() as stack:
         state = _open_state(settings)
         stack.callback(state.close)
@@ -136,53 +134,14 @@ def registered_certificates(settings: ServerSettings) -> dict[bytes, bytes]:
     return {node.identity.ed25519: node.certificate for node in nodes}
 
 
-async def _require_alone(
-    settings: ServerSettings, terms: SessionTerms, transport: TlsTransport
-) -> None:
-    """Ask every other server whether this identity is alive elsewhere, before anything is written.
-
-    Raises:
-        DuplicateIdentityError: When one of them says so.
-    """
-    others = [i for i in range(len(settings.server_endpoints)) if i != settings.index]
-    async with asyncio.TaskGroup() as group:
-        probes = [
-            group.create_task(_ask_about_self(settings, ServerIndex(i), terms, transport))
-            for i in others
-        ]
-    for probe in probes:
-        error = probe.result()
-        if error is not None:
-            raise error
-
-
-async def _ask_about_self(
-    settings: ServerSettings, server: ServerIndex, terms: SessionTerms, transport: TlsTransport
-) -> DuplicateIdentityError | None:
-    endpoint = settings.server_endpoints[server]
-    key = settings.descriptor.committee[server].ed25519
-    deadline = time.monotonic() + _PROBE_DEADLINE_S
-    while time.monotonic() < deadline:
-        try:
-            connection = await transport.connect(
-                endpoint.host, endpoint.port, expected_key=key, timeout_s=_PROBE_DEADLINE_S
-            )
-            session = await initiate(connection, terms, deadline_s=_PROBE_DEADLINE_S)
-        except DuplicateIdentityError as error:
-            return DuplicateIdentityError(
-                f"another live node uses the identity of server {settings.node.name!r}",
-                hint=str(error),
-            )
-        except AdmissionError as error:
-            if error.code != "identity_busy":
-                return None
-            await asyncio.sleep(_PROBE_PAUSE_S)
-        except ZipnetError:
-            return None  # not reachable, or a quarrel the link itself will report
-        else:
-            await session.close()
-            return None
-    return None
+def _targets(settings: ServerSettings) -> list[Target]:
+    """Return the other servers, to be asked whether this identity is alive elsewhere."""
+    found = zip(settings.server_endpoints, settings.descriptor.committee_keys, strict=True)
+    return [
+        Target(endpoint.host, endpoint.port, key)
+        for index, (endpoint, key) in enumerate(found)
+        if index != settings.index
+    ]
 
 
 def _open_state(settings: ServerSettings) -> _State:
@@ -230,6 +189,7 @@ class _Server:
         self._log = get_logger()
         self._clock = SystemClock()
         self._notifier = ServiceNotifier(os.environ)
+        self._doubting: set[ServerIndex] = set()
         self.metrics = NodeMetrics(
             CollectorRegistry(),
             instance=settings.instance,
@@ -318,7 +278,7 @@ class _Server:
                 identity.ed25519,
                 self._terms,
                 expected_peer=identity.peer_id,
-                on_refused=self._on_refused,
+                on_refused=partial(self._on_refused, server),
             )
         return links
 
@@ -354,7 +314,7 @@ class _Server:
                 metrics_port=http.port,
                 server=int(settings.index),
                 peer=short_peer_id(settings.identity.peer_id),
-                posture=settings.profile,
+                profile=settings.profile,
             )
             self._notifier.ready()
             await self._run_until(stop)
@@ -407,16 +367,21 @@ class _Server:
 
     def _on_link(self, server: ServerIndex, up: bool) -> None:  # noqa: FBT001 - a callback
         self.consensus.link_changed(server, up=up)
+        if up:
+            self._doubting.discard(server)
         self._log.info("link_changed", server=int(server), up=up)
 
-    def _on_refused(self, error: ZipnetError) -> bool:
-        """Go on slowly after every refusal but the one that says we are not alone."""
+    def _on_refused(self, server: ServerIndex, error: ZipnetError) -> bool:
+        """Go on slowly, unless most of the others say that this identity is alive elsewhere."""
         self.metrics.rejected.inc(error.reason)
-        self._log.warning("link_refused", reason=error.reason, error=str(error))
-        return not isinstance(error, DuplicateIdentityError)
+        self._log.warning("link_refused", server=int(server), reason=error.reason, error=str(error))
+        if not isinstance(error, DuplicateIdentityError):
+            return True
+        self._doubting.add(server)
+        return len(self._doubting) * 2 <= len(self._settings.server_endpoints) - 1
 
     def _on_standing(self, standing: StandingChanged) -> None:
-        self._log.info("standing_changed", leads=standing.leads, caught_up=standing.caught_up)
+        self._log.info("standing_changed", leader=standing.leads, ready=standing.caught_up)
 
     def _on_stored(self, record: VerifiedRecord) -> None:
         metrics, content = self.metrics, record.record.content
@@ -432,7 +397,7 @@ class _Server:
             round=int(record.round),
             sequence=record.sequence,
             participants=content.participants,
-            void_slots=len(record.void_slots),
+            slots_void=len(record.void_slots),
         )
 
 

@@ -1,0 +1,1 @@
+"""Programs that show zipnet at work; the tests run them."""

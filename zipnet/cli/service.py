@@ -1,0 +1,63 @@
+"""What every long-running verb does around its node: logs, limits of the process, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from zipnet.errors import ConfigError
+from zipnet.observe.log import configure_logging, get_logger
+
+if TYPE_CHECKING:
+    from zipnet.settings import NodeSettings
+
+__all__ = ["run_service"]
+
+
+def run_service(
+    service: str,
+    role: str,
+    settings: NodeSettings,
+    node: Callable[[asyncio.Event], Awaitable[None]],
+) -> None:
+    """Run a node until SIGTERM or SIGINT asks it to stop.
+
+    Args:
+        service: Program name for the logs.
+        role: ``server`` or ``aggregator``.
+        settings: The node's settings.
+        node: Runs until the event it is given is set.
+
+    Raises:
+        ConfigError: When production would write the traffic keys to a file.
+    """
+    if settings.is_production and os.environ.get("SSLKEYLOGFILE"):
+        raise ConfigError(
+            "SSLKEYLOGFILE is set: traffic keys would go to a file",
+            hint="unset it, or use the development profile",
+        )
+    # A core file would hold every secret of the process.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # A running node never hands out what its umask should have kept.
+    os.umask(0o077)
+    configure_logging(
+        service=service, instance=settings.instance, role=role, level=settings.log_level
+    )
+    log = get_logger()
+    for warning in settings.warnings:
+        log.warning("setting_not_for_production", text=warning)
+    if not settings.is_production:
+        log.warning("posture_not_for_production", profile=settings.profile)
+    asyncio.run(_until_signal(node))
+
+
+async def _until_signal(node: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await node(stop)
