@@ -1,0 +1,215 @@
+"""The ``tdx`` command: parse options, call, print, exit.
+
+Exit codes: 0 accepted or done, 1 rejected, 2 usage. Data goes to stdout, words for people to
+stderr. ``tdx verify`` knows Intel's root alone; no option changes that.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from tdx.collateral import Bundle
+from tdx.errors import PolicyError, QuoteError, TdxError
+from tdx.policy import Policy, load_policy
+from tdx.quote import Quote, parse_quote
+from tdx.trust import TrustRoot
+from tdx.verify import Verdict, verify
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="tdx",
+    help="Verify Intel TDX quotes, and look into them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_MAX_FILE_BYTES = 64 * 1024 * 1024
+
+QuoteFile = Annotated[Path, typer.Argument(help="The quote, raw bytes; - reads stdin.")]
+CollateralFile = Annotated[Path, typer.Option("--collateral", help="The bundle, nine-key JSON.")]
+At = Annotated[
+    str | None, typer.Option("--at", help="Judge at this time: ISO 8601 or Unix seconds.")
+]
+PolicyFile = Annotated[Path | None, typer.Option("--policy", help="The policy, TOML.")]
+ReportData = Annotated[
+    str | None, typer.Option("--report-data", help="The 64 bytes the quote must carry, hex.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command("verify")
+def verify_command(
+    quote: QuoteFile,
+    collateral: CollateralFile,
+    at: At = None,
+    policy: PolicyFile = None,
+    report_data: ReportData = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify a quote under Intel's root: exit 0 if accepted, 1 if rejected."""
+    _judge(
+        lambda: verify(
+            _read(quote),
+            Bundle.from_json(_read(collateral)),
+            root=TrustRoot.intel(),
+            now=_instant(at),
+            policy=_policy(policy),
+            report_data=_report_data(report_data),
+        ),
+        as_json=as_json,
+    )
+
+
+@app.command("show")
+def show_command(quote: QuoteFile, as_json: AsJson = False) -> None:
+    """Print what a quote says, unverified."""
+    fields = _describe(parse_quote(_read(quote)))
+    if as_json:
+        _print_json(fields)
+        return
+    typer.echo("UNVERIFIED: what the quote says of itself", err=True)
+    for name, value in fields.items():
+        values = value if isinstance(value, list) else [value]
+        for position, item in enumerate(values):
+            label = name if position == 0 else ""
+            typer.echo(f"{label:<20} {item}")
+
+
+def main() -> None:
+    """Run the command; errors become one line and an exit code."""
+    try:
+        app()
+    except TdxError as error:
+        _fail(error)
+
+
+def _judge(act: Callable[[], Verdict], *, as_json: bool) -> None:
+    try:
+        verdict = act()
+    except QuoteError as error:
+        if as_json:
+            _print_json(_rejected(error))
+        typer.echo(f"rejected: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
+    if as_json:
+        _print_json(_accepted(verdict))
+        return
+    kind = "EMULATED, NOT INTEL: " if verdict.assessment.emulated else ""
+    typer.echo(f"accepted: {kind}{verdict.assessment.status}")
+    typer.echo(f"advisories  {', '.join(verdict.assessment.advisories) or 'none'}")
+    typer.echo(f"mrtd        {verdict.report.mrtd.hex()}")
+    for index, value in enumerate(verdict.report.rtmr):
+        typer.echo(f"rtmr{index}       {value.hex()}")
+    typer.echo(f"expires     {datetime.fromtimestamp(verdict.expires_at, UTC):%Y-%m-%dT%H:%M:%SZ}")
+
+
+def _accepted(verdict: Verdict) -> dict[str, object]:
+    return {
+        "verdict": "accepted",
+        "status": str(verdict.assessment.status),
+        "advisories": list(verdict.assessment.advisories),
+        "mrtd": verdict.report.mrtd.hex(),
+        "rtmr": [value.hex() for value in verdict.report.rtmr],
+        "check": None,
+    }
+
+
+def _rejected(error: QuoteError) -> dict[str, object]:
+    # No measurement of a rejected quote is repeated: a script that forgets to look at the verdict
+    # must not find one.
+    return {
+        "verdict": "rejected",
+        "status": None if error.status is None else str(error.status),
+        "advisories": list(error.advisories),
+        "mrtd": None,
+        "rtmr": [],
+        "check": str(error.check),
+    }
+
+
+def _describe(quote: Quote) -> dict[str, object]:
+    report = quote.report
+    fields: dict[str, object] = {
+        "version": quote.header.version,
+        "body": report.kind.name,
+        "user_data": quote.header.user_data.hex(),
+        "tee_tcb_svn": report.tee_tcb_svn.hex(),
+        "mrseam": report.mrseam.hex(),
+        "mrsignerseam": report.mrsignerseam.hex(),
+        "seam_attributes": report.seam_attributes.hex(),
+        "td_attributes": f"{report.td_attributes:#018x}",
+        "xfam": f"{report.xfam:#018x}",
+        "mrtd": report.mrtd.hex(),
+        "mrconfigid": report.mrconfigid.hex(),
+        "mrowner": report.mrowner.hex(),
+        "mrownerconfig": report.mrownerconfig.hex(),
+        "rtmr": [value.hex() for value in report.rtmr],
+        "report_data": report.report_data.hex(),
+        "qe_mrsigner": quote.qe_report.mrsigner.hex(),
+        "qe_isvsvn": quote.qe_report.isvsvn,
+        "certification_type": quote.certification_type,
+        "padding_bytes": quote.padding_bytes,
+        "identity": quote.identity.hex(),
+    }
+    if report.tee_tcb_svn2 is not None and report.mrservicetd is not None:
+        fields["tee_tcb_svn2"] = report.tee_tcb_svn2.hex()
+        fields["mrservicetd"] = report.mrservicetd.hex()
+    return fields
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if str(path) == "-":
+            return sys.stdin.buffer.read(_MAX_FILE_BYTES)
+        with path.open("rb") as file:
+            return file.read(_MAX_FILE_BYTES)
+    except OSError as error:
+        raise PolicyError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _policy(path: Path | None) -> Policy:
+    if path is None:
+        return Policy()
+    try:
+        return load_policy(_read(path).decode())
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"{path} is not UTF-8") from error
+
+
+def _instant(text: str | None) -> int:
+    if text is None:
+        return int(time.time())
+    if text.isascii() and text.isdigit():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise PolicyError(f"--at {text} is no time", hint="2026-01-27T09:50:59Z") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def _report_data(text: str | None) -> bytes | None:
+    try:
+        return None if text is None else bytes.fromhex(text)
+    except ValueError:
+        raise PolicyError("--report-data is not hexadecimal") from None
+
+
+def _print_json(fields: dict[str, object]) -> None:
+    typer.echo(json.dumps(fields))
+
+
+def _fail(error: TdxError) -> NoReturn:
+    hint = f" — {error.hint}" if error.hint else ""
+    typer.echo(f"error: {error}{hint}", err=True)
+    sys.exit(error.exit_code)
