@@ -13,7 +13,8 @@ Rules:
    key. The server's certificate is compared with the expected key by
    :class:`~zipnet.transport.quic_stream.QuicByteStream`.
 3. The event loop must be asyncio's own: with uvloop aioquic falls to a tenth of its speed.
-4. A listener holds at most ``max_connections``; one more is refused after its first packet.
+4. A listener holds at most ``max_connections``; the first packets of one more go unanswered, so
+   it waits for room as it would in a TCP backlog.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING
 from aioquic.asyncio.server import QuicServer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
-from aioquic.quic.packet import QuicErrorCode, QuicProtocolVersion
+from aioquic.quic.packet import QuicProtocolVersion
 from aioquic.tls import CipherSuite
 from cryptography import x509
 
@@ -82,9 +83,11 @@ class _ServerStream(QuicByteStream):
     refused = False
 
     def datagram_received(self, data: bytes | str, addr: NetworkAddress) -> None:
-        super().datagram_received(data, addr)
-        if self.refused:
-            self.close(error_code=QuicErrorCode.CONNECTION_REFUSED, reason_phrase="full")
+        if not self.refused:
+            super().datagram_received(data, addr)
+            return
+        self._connection_terminated_handler()  # the server forgets this attempt
+        self.drop()
 
 
 class QuicListener:
@@ -104,6 +107,7 @@ class QuicListener:
         self._streams: set[QuicByteStream] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._port = 0
         self._transport: asyncio.DatagramTransport | None = None
 
     async def bind(self, host: str, port: int) -> None:
@@ -118,13 +122,12 @@ class QuicListener:
             local_addr=(host, port),
         )
         _grow_buffers(self._transport)
+        self._port = self._transport.get_extra_info("sockname")[1]
 
     @property
     def port(self) -> int:
-        """The UDP port the socket is bound to."""
-        assert self._transport is not None  # bound before anybody gets to see the listener
-        port: int = self._transport.get_extra_info("sockname")[1]
-        return port
+        """The UDP port the socket is, or was, bound to."""
+        return self._port
 
     def _create(self, connection: QuicConnection, **_: object) -> _ServerStream:
         stream = _ServerStream(
@@ -136,7 +139,8 @@ class QuicListener:
             on_end=self._on_end,
         )
         stream.refused = self._closing or len(self._streams) >= self._limits.max_connections
-        self._streams.add(stream)
+        if not stream.refused:
+            self._streams.add(stream)
         return stream
 
     def _on_open(self, stream: QuicByteStream) -> None:
@@ -146,9 +150,10 @@ class QuicListener:
         task.add_done_callback(self._tasks.discard)
 
     def _on_end(self, stream: QuicByteStream) -> None:
-        self._streams.discard(stream)
-        if not stream.opened:
-            self._on_handshake_failure()
+        if stream in self._streams:
+            self._streams.discard(stream)
+            if not stream.opened:
+                self._on_handshake_failure()
 
     async def close(self) -> None:
         """Take no more connections, cancel all handlers, close what is open, free the socket."""

@@ -88,6 +88,9 @@ class _TlsStream:
 
     async def write(self, data: bytes | memoryview) -> None:
         try:
+            # One turn of the loop: a lost connection is only noticed there, and a fast sender
+            # would otherwise starve everybody else.
+            await asyncio.sleep(0)
             await self._writer.drain()
             if self._writer.is_closing():
                 raise TransportError("the link is closed")
@@ -122,15 +125,15 @@ class TlsListener:
         limits: Limits,
     ) -> None:
         self._socket = listening
+        self._port: int = listening.getsockname()[1]
         self._serve = serve
         self._slots = asyncio.Semaphore(limits.max_connections)
         self._task = asyncio.get_running_loop().create_task(self._accept_all())
 
     @property
     def port(self) -> int:
-        """The TCP port the socket is bound to."""
-        port: int = self._socket.getsockname()[1]
-        return port
+        """The TCP port the socket is, or was, bound to."""
+        return self._port
 
     async def _accept_all(self) -> None:
         loop = asyncio.get_running_loop()

@@ -6,24 +6,26 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from zipnet.errors import TransportError
-from zipnet.ports import Connection, Listener
 from zipnet.transport.certificate import NodeCertificate, node_certificate
 from zipnet.transport.quic import QuicTransport
 from zipnet.transport.tls import TlsTransport
 from zipnet.wire.frames import Frame
 from zipnet.wire.limits import DEFAULT_LIMITS, Limits
 
+if TYPE_CHECKING:
+    from zipnet.ports import Connection, Listener
+
 LOOPBACK: Final = "127.0.0.1"
 PATIENCE_S: Final = 20.0
 """Generous bound for whatever should happen at once; reached only when it does not happen."""
 
 AnyTransport = TlsTransport | QuicTransport
-ENGINES: Final[dict[str, type[TlsTransport] | type[QuicTransport]]] = {
+ENGINES: Final[dict[str, type[TlsTransport | QuicTransport]]] = {
     "tls": TlsTransport,
     "quic": QuicTransport,
 }
@@ -90,6 +92,18 @@ async def echo(connection: Connection) -> None:
     """Send everything back until the link ends."""
     while True:
         await connection.send(await connection.receive())
+
+
+async def flood(connection: Connection, *, frames: int, payload_bytes: int) -> None:
+    """Send that many pushes of that size."""
+    for _ in range(frames):
+        await connection.send(Frame(20, 0, bytes(payload_bytes)))
+
+
+async def say_and_hear(connection: Connection) -> Frame:
+    """Send one small frame and wait for one."""
+    await connection.send(Frame(20, 1, b"hello"))
+    return await asyncio.wait_for(connection.receive(), PATIENCE_S)
 
 
 async def until_ended(connection: Connection) -> list[Frame]:

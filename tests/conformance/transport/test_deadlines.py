@@ -5,15 +5,25 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance.transport.engines import LOOPBACK, PATIENCE_S, Engine, echo, until_ended
+from tests.conformance.transport.engines import (
+    LOOPBACK,
+    PATIENCE_S,
+    Engine,
+    echo,
+    flood,
+    until_ended,
+)
 from tests.conformance.transport.relay import relaying
 from zipnet.errors import TransportError
-from zipnet.ports import Connection
 from zipnet.wire.frames import Frame
 from zipnet.wire.limits import Limits
+
+if TYPE_CHECKING:
+    from zipnet.ports import Connection
 
 SHORT = Limits(handshake_deadline_s=0.4, close_deadline_s=0.4)
 
@@ -66,8 +76,7 @@ async def test_a_frame_the_peer_takes_too_slowly_ends_the_link(engine: Engine) -
     async with engine.listening(never_reads, limits=limits) as listener:
         connection = await engine.connect(listener.port, limits=limits)
         with pytest.raises(TransportError, match="too slowly"):
-            for _ in range(64):
-                await connection.send(Frame(20, 0, bytes(1024 * 1024)))
+            await flood(connection, frames=64, payload_bytes=1024 * 1024)
         with pytest.raises(TransportError):
             await connection.send(Frame(20, 0, b""))
         await connection.close()
@@ -89,6 +98,11 @@ async def test_a_peer_that_died_without_a_word_is_noticed_by_the_receiver(engine
         await asyncio.wait_for(connection.close(), PATIENCE_S)
 
 
+async def flood_then_listen(connection: Connection) -> None:
+    await flood(connection, frames=64, payload_bytes=256 * 1024)
+    await connection.receive()
+
+
 async def test_a_peer_that_died_without_a_word_is_noticed_by_the_sender(engine: Engine) -> None:
     limits = Limits(send_deadline_s=0.5, idle_timeout_s=1.0, close_deadline_s=0.4)
     async with (
@@ -99,11 +113,7 @@ async def test_a_peer_that_died_without_a_word_is_noticed_by_the_sender(engine: 
         relay.freeze()
         # The relay still drains TCP, as a middlebox with deep pockets would: then silence tells.
         with pytest.raises(TransportError):
-            async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
-                reading = group.create_task(connection.receive())
-                for _ in range(64):
-                    await connection.send(Frame(20, 0, bytes(256 * 1024)))
-                await reading
+            await asyncio.wait_for(flood_then_listen(connection), PATIENCE_S)
         await asyncio.wait_for(connection.close(), PATIENCE_S)
 
 
@@ -137,7 +147,6 @@ async def test_the_peer_closing_ends_receive_and_send(engine: Engine) -> None:
         await connection.send(Frame(20, 0, b""))
         assert await asyncio.wait_for(until_ended(connection), PATIENCE_S) == []
         with pytest.raises(TransportError):
-            for _ in range(1000):
-                await connection.send(Frame(20, 0, bytes(100)))
+            await flood(connection, frames=1000, payload_bytes=100)
         await connection.close()
         await connection.close()  # idempotent
