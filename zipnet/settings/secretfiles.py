@@ -147,11 +147,13 @@ def read_secret_file(path: Path, *, what: str) -> tuple[Secret, os.stat_result]:
     try:
         # O_NONBLOCK: opening a pipe by mistake must end in an error, not in waiting.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise ConfigError(f"{what}: {path} is not a regular file", hint=hint)
-            size = file.readinto(buffer) or 0
+            size = os.readv(descriptor, [buffer])
+        finally:
+            os.close(descriptor)
         if size > _MAX_SECRET_BYTES:
             raise ConfigError(f"{what}: file {path} is too large for a secret", hint=hint)
         text = buffer[:size].decode("ascii")

@@ -29,7 +29,7 @@ ALLOW_PUBLIC_METRICS: Final = "I understand that anybody who reaches this port c
 ALLOW_FEW_PARTICIPANTS: Final = "I understand that small rounds hide little"
 """Value of ``allow_few_participants`` that lets production run with fewer than eight clients."""
 
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h)?")
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h)?", re.ASCII)
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, None: 1000}
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _MAX_PORT = 65_535
@@ -68,7 +68,11 @@ def parse_endpoint(value: object) -> Endpoint:
     if not colon or not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
         raise ValueError("not host:port with a port up to 65535")
     if host.startswith("[") and host.endswith("]"):
-        return Endpoint(str(ipaddress.IPv6Address(host[1:-1])), int(port))
+        try:
+            return Endpoint(str(ipaddress.IPv6Address(host[1:-1])), int(port))
+        except ipaddress.AddressValueError:
+            # `from None`: the library's text quotes the input.
+            raise ValueError("the host in brackets is no IPv6 address") from None
     if not _HOST.fullmatch(host):
         raise ValueError("the host is neither a name nor an address")
     return Endpoint(host, int(port))
