@@ -36,6 +36,7 @@ lint: $(VENV)/.dev ## Check style, spelling, types and the import contract
 	@$(BIN)/ruff format --check --quiet $(CODE)
 	@$(BIN)/codespell $(CODE) docs *.md
 	@$(BIN)/mypy $(TYPED)
+	@MYPYPATH=images $(BIN)/mypy images/build.py
 	@$(BIN)/lint-imports --no-logo | tail -n 2
 
 .PHONY: format

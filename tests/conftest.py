@@ -1,4 +1,4 @@
-"""Settings for the whole suite: no setting of the caller's shell leaks in, examples are repeatable."""
+"""Settings for the whole suite: nothing of the caller's shell leaks in, examples repeat."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 import hypothesis
 
 # What configures a node. Switches of the suite itself (ZIPNET_REQUIRE_..., ZIPNET_..._SEEDS) stay.
-_SETTINGS: Final = (
-    "INSTANCE UNIVERSE COMMITTEE_SECRET SECRET BOOTSTRAP MIN_PARTICIPANTS ROUND_PERIOD "
-    "ROUND_DEADLINE FOLD_DEADLINE METRICS CADENCE"
-).split()
+_SETTINGS: Final = [
+    *("INSTANCE", "UNIVERSE", "COMMITTEE_SECRET", "SECRET", "BOOTSTRAP", "METRICS", "CADENCE"),
+    *("MIN_PARTICIPANTS", "ROUND_PERIOD", "ROUND_DEADLINE", "FOLD_DEADLINE"),
+]
 
 hypothesis.settings.register_profile(
     "suite",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.ops.tools import OPS, ROOT, require_tool, run
+from zipnet.settings.secretfiles import find_secret
+from zipnet.settings.sources import Sources
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,11 +95,19 @@ def test_an_aggregator_unit_never_mentions_a_committee_secret() -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_secrets_reach_the_service_as_credentials_only(role: str) -> None:
-    variables = [line for line in _lines(role) if line.startswith("Environment=")]
-    assert variables
-    for line in variables:
-        assert re.fullmatch(r"Environment=ZIPNET_[A-Z_]*SECRET_FILE=%d/[a-z-]+", line), line
+def test_secrets_reach_the_service_as_credentials_that_the_node_looks_for(
+    role: str, tmp_path: Path
+) -> None:
+    names = ["zipnet-secret"] + ["zipnet-committee-secret"] * (role == "server")
+    credentials = [line for line in _lines(role) if line.startswith("LoadCredential=")]
+    assert [re.split("[=:]", line)[1] for line in credentials] == names
+    assert not [line for line in _lines(role) if line.startswith("Environment=")]
+    for name in names:
+        (tmp_path / name).write_text("", "utf-8")
+        sources = Sources.gather({}, {"CREDENTIALS_DIRECTORY": str(tmp_path)}, None)
+        route = find_secret(name.removeprefix("zipnet-").replace("-", "_"), sources)
+        assert route is not None
+        assert route.path == tmp_path / name
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -106,5 +116,5 @@ def test_nothing_but_transport_and_metrics_ports_may_be_bound(role: str) -> None
         line.partition("=")[2] for line in _lines(role) if line.startswith("SocketBindAllow")
     }
     assert "SocketBindDeny=any" in _lines(role)
-    transport = {f"{ip}:{kind}:4700" for ip in ("ipv4", "ipv6") for kind in ("udp", "tcp")}
-    assert allowed == transport | {"ipv4:tcp:9470"}
+    transport = {f"{ip}:{kind}:4433" for ip in ("ipv4", "ipv6") for kind in ("udp", "tcp")}
+    assert allowed == transport | {"ipv4:tcp:9464"}
