@@ -20,7 +20,7 @@ app = new_app("Run an aggregator: fold envelopes, pass the sum on, relay rounds 
 
 
 @app.command()
-def aggregator(
+def aggregator(  # noqa: PLR0917 - options are keyword arguments to whoever types them
     descriptor: Annotated[
         Path | None, typer.Option(help="Signed instance descriptor (ZIPNET_DESCRIPTOR).")
     ] = None,
