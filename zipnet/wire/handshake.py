@@ -186,7 +186,8 @@ def decode_handshake(payload: bytes, kind: type[_H]) -> _H:
     """
     try:
         return msgspec.msgpack.decode(payload, type=kind, strict=True)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        # ValueError: msgspec lets the UnicodeDecodeError of a malformed field name through.
         raise RemoteProtocolError(f"not a {kind.__name__} message") from error
 
 
