@@ -2,6 +2,7 @@
 
 from zipnet.machines.outgoing import Placement, Receipt
 from zipnet.machines.reader import Message, MessageLost, VoidSlot
+from zipnet.sdk.offline import read_records
 from zipnet.sdk.publisher import Publisher, PublisherConditions
 from zipnet.sdk.reader import Reader
 
@@ -14,4 +15,5 @@ __all__ = [
     "Reader",
     "Receipt",
     "VoidSlot",
+    "read_records",
 ]

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from zipnet.errors import (
@@ -115,6 +115,8 @@ class Dialer:
         transport: Engine to dial with.
         identity: The client; None for an anonymous reader.
         boot_id: 16 bytes drawn once per process or publisher.
+        servers_at: Where to dial each committee server instead of where the descriptor says, by
+            server index; None dials as the descriptor says. Who answers is checked all the same.
         limits: Bounds of every session.
     """
 
@@ -122,6 +124,7 @@ class Dialer:
     transport: Transport
     identity: Identity | None
     boot_id: bytes
+    servers_at: Sequence[tuple[str, int]] | None = None
     limits: Limits = DEFAULT_LIMITS
 
     async def open(self, node: NodeEntry, *, expected_role: Role) -> Session:
@@ -141,14 +144,21 @@ class Dialer:
             limits=self.limits,
         )
         deadline_s = self.limits.handshake_deadline_s
+        host, port = self._address(node)
         connection = await self.transport.connect(
-            node.host, node.port, expected_key=node.identity.ed25519, timeout_s=deadline_s
+            host, port, expected_key=node.identity.ed25519, timeout_s=deadline_s
         )
         return await initiate(connection, terms, deadline_s=deadline_s)
 
+    def _address(self, node: NodeEntry) -> tuple[str, int]:
+        index = self.descriptor.server_index(node.peer_id)
+        if self.servers_at is None or index is None:
+            return node.host, node.port
+        return self.servers_at[index]
+
     def anonymous(self) -> Dialer:
         """Return a dialer that says nothing about who asks."""
-        return Dialer(self.descriptor, self.transport, None, secrets.token_bytes(16), self.limits)
+        return replace(self, identity=None, boot_id=secrets.token_bytes(16))
 
 
 class Turns:

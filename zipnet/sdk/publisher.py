@@ -36,6 +36,7 @@ from zipnet.sdk.links import Dialer, Trouble, client_transport
 from zipnet.sdk.verifier import RecordVerifier
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from zipnet.machines.outgoing import Receipt
@@ -71,6 +72,14 @@ class PublisherConditions:
         """
         await self._publisher._reached("took_part")  # noqa: SLF001 - its other half
 
+    async def closed(self) -> None:
+        """Return as soon as the publisher was closed.
+
+        Raises:
+            ZipnetError: What made the publisher give up, if it did.
+        """
+        await self._publisher._ended()  # noqa: SLF001 - its other half
+
 
 class Publisher:
     """A client of one instance, from registration to receipts.
@@ -82,6 +91,7 @@ class Publisher:
         cadence: 1 takes part in every round; n in two out of every 2·n.
         reservations: Most slots asked for in one round.
         jitter_s: Bound of the drawn delay of envelopes; None derives it from the fold deadline.
+        servers_at: Host and port of each committee server, where the descriptor's do not apply.
         on_trouble: Told about refusals and broken links while the publisher goes on.
 
     Attributes:
@@ -97,6 +107,7 @@ class Publisher:
         cadence: int = 1,
         reservations: int = 4,
         jitter_s: float | None = None,
+        servers_at: Sequence[tuple[str, int]] | None = None,
         on_trouble: Trouble | None = None,
     ) -> None:
         self.when = PublisherConditions(self)
@@ -109,6 +120,7 @@ class Publisher:
         self._transport = (
             client_transport(transport, descriptor) if isinstance(transport, str) else transport
         )
+        self._servers_at = servers_at
         self._on_trouble = on_trouble or (lambda _error: None)
         self._own_identity = identity is None
         self._identity = identity or _fresh_identity()
@@ -143,7 +155,13 @@ class Publisher:
         self._cleanup.callback(machine.close)
         if self._own_identity:
             self._cleanup.callback(self._identity.close)
-        dialer = Dialer(self._descriptor, self._transport, self._identity, secrets.token_bytes(16))
+        dialer = Dialer(
+            self._descriptor,
+            self._transport,
+            self._identity,
+            secrets.token_bytes(16),
+            self._servers_at,
+        )
         self._driver = PublisherDriver(
             self._descriptor, dialer, machine, verifier, on_trouble=self._on_trouble
         )
@@ -223,6 +241,13 @@ class Publisher:
             waiting.cancel()
         if not event.is_set():
             raise self._gave_up or LocalProtocolError("the publisher was closed")
+
+    async def _ended(self) -> None:
+        if self._running is None:
+            raise LocalProtocolError(_NOT_RUNNING)
+        await asyncio.wait({self._running})
+        if self._gave_up is not None:
+            raise self._gave_up
 
 
 def _fresh_identity() -> Identity:

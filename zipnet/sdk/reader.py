@@ -49,7 +49,7 @@ from zipnet.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
     from types import TracebackType
 
     from zipnet.ports import Transport
@@ -72,6 +72,7 @@ class Reader:
         transport: ``quic``, ``tls``, or an adapter of the Transport port.
         from_sequence: First record to read; None starts with the next one that is sealed.
         follow: Whether to wait for records that do not exist yet.
+        servers_at: Host and port of each committee server, where the descriptor's do not apply.
         on_trouble: Told about failing servers while reading goes on.
     """
 
@@ -82,6 +83,7 @@ class Reader:
         transport: Literal["quic", "tls"] | Transport = "quic",
         from_sequence: int | None = 0,
         follow: bool = True,
+        servers_at: Sequence[tuple[str, int]] | None = None,
         on_trouble: Trouble | None = None,
     ) -> None:
         if from_sequence is None and not follow:
@@ -89,7 +91,7 @@ class Reader:
         adapter = (
             client_transport(transport, descriptor) if isinstance(transport, str) else transport
         )
-        self._dialer = Dialer(descriptor, adapter, None, secrets.token_bytes(16))
+        self._dialer = Dialer(descriptor, adapter, None, secrets.token_bytes(16), servers_at)
         self._turns = Turns(descriptor.descriptor.servers, on_trouble=on_trouble)
         self._machine = ReaderMachine(from_sequence)
         self._follow = follow

@@ -1,0 +1,291 @@
+"""``zipnet publish``: send messages and cover; one receipt per message on standard output."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from zipnet.cli import output
+from zipnet.cli.app import new_app
+from zipnet.cli.lines import stdin_lines
+from zipnet.errors import ConfigError, LocalProtocolError, Refused, ZipnetError
+from zipnet.protocol.identity import Identity
+from zipnet.protocol.slots import max_message_bytes
+from zipnet.settings import load_client
+from zipnet.settings.values import parse_duration_ms
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from zipnet.machines.outgoing import Receipt
+    from zipnet.sdk import Publisher
+    from zipnet.settings import ClientSettings
+
+app = new_app("Publish messages anonymously, and send cover.")
+
+_AT_ONCE = 16
+_CLOSE_S = 5.0
+_Text: TypeAlias = tuple[int | None, bytes]
+"""A message, and the number of the line it stands in where it is one of several."""
+
+
+@app.command()
+def publish(
+    descriptor: Annotated[
+        Path | None, typer.Option("--descriptor", "-d", help="The instance's descriptor file.")
+    ] = None,
+    message: Annotated[
+        str | None, typer.Option("--message", "-m", help="Publish this text.")
+    ] = None,
+    messages: Annotated[
+        Path | None, typer.Option("--messages", help="Publish each non-empty line of this file.")
+    ] = None,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Publish each non-empty line of standard input.")
+    ] = False,
+    cover: Annotated[
+        bool, typer.Option("--cover", help="Stay and send cover until stopped by a signal.")
+    ] = False,
+    timeout: Annotated[
+        str, typer.Option("--timeout", help="Time for each message, such as 60s or 5m.")
+    ] = "60s",
+    transport: Annotated[str | None, typer.Option("--transport", help="quic or tls.")] = None,
+    secret_file: Annotated[
+        Path | None,
+        typer.Option("--secret-file", help="Secret of a lasting identity; fresh when left out."),
+    ] = None,
+    cadence: Annotated[
+        str | None, typer.Option("--cadence", help="`always`, or N for every N-th round.")
+    ] = None,
+    operator: Annotated[
+        str | None, typer.Option("--operator", help="Peer id the descriptor must be signed by.")
+    ] = None,
+    instance: Annotated[
+        str | None, typer.Option("--instance", help="Name the descriptor must have.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="development or production.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print receipts as JSON objects, one per line.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on the way.")] = False,
+) -> None:
+    """Broadcast messages so that nobody can tell who sent them.
+
+    Without --message, --messages, --lines or --cover all of standard input is one message, less one
+    line end. Exit code 0: every message stands in a verified record. 1: some message is not
+    confirmed. 2: a setting or a message cannot be used.
+    """
+    flags: dict[str, object] = {
+        "descriptor": descriptor,
+        "transport": transport,
+        "secret_file": secret_file,
+        "cadence": cadence,
+        "operator": operator,
+        "instance": instance,
+        "profile": profile,
+    }
+    settings = load_client(flags, os.environ, config)
+    for warning in settings.warnings:
+        output.note(f"warning: {warning}")
+    limit = max_message_bytes(settings.descriptor.params)
+    work = _Work(_timeout_s(timeout), limit, as_json=as_json, quiet=quiet)
+    given = _given(message, messages, whole_input=not (lines or cover))
+    for line, text in given:
+        work.require_sendable(text, line)
+    code = asyncio.run(_publish(settings, work, given, lines=lines, cover=cover))
+    raise typer.Exit(code)
+
+
+def _timeout_s(text: str) -> float:
+    try:
+        return parse_duration_ms(text) / 1000
+    except ValueError as error:
+        raise ConfigError(
+            f"--timeout is {error}", hint="write a duration such as 60s, 500ms or 5m"
+        ) from error
+
+
+def _given(message: str | None, messages: Path | None, *, whole_input: bool) -> list[_Text]:
+    """The messages that are known before anything is sent."""
+    if message is not None and messages is not None:
+        raise ConfigError("--message and --messages exclude each other")
+    if message is not None:
+        return [(None, message.encode())]
+    if messages is not None:
+        try:
+            content = messages.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"--messages: cannot read {messages}: {error.strerror}") from error
+        return [(n, text) for n, text in enumerate(content.splitlines(), 1) if text.strip()]
+    if not whole_input:
+        return []
+    return [(None, sys.stdin.buffer.read().removesuffix(b"\n").removesuffix(b"\r"))]
+
+
+@dataclass(slots=True)
+class _Work:
+    """Messages being sent, and what became of them."""
+
+    timeout_s: float
+    limit: int
+    as_json: bool
+    quiet: bool
+    code: int = 0
+    told: str = ""
+    errors: list[ZipnetError] = field(default_factory=list)
+
+    def require_sendable(self, text: bytes, line: int | None) -> None:
+        where = "message" if line is None else f"line {line}"
+        if not text:
+            raise ConfigError(f"{where} is empty", hint="there is nothing to publish")
+        if len(text) > self.limit:
+            raise ConfigError(
+                f"{where} is too long: {len(text)} bytes or more, {self.limit} can be sent",
+                hint="nothing was sent; shorten it or split it",
+            )
+
+    def trouble(self, error: ZipnetError) -> None:
+        text = str(error)
+        if not self.quiet and text != self.told:
+            output.note(f"note: {text}")
+            self.told = text
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            output.note(text)
+
+    def receipt(self, receipt: Receipt) -> None:
+        """Print one receipt."""
+        slots = [int(slot) for slot in receipt.slots]
+        if not self.as_json:
+            numbers = ",".join(str(slot) for slot in slots)
+            identifier = receipt.message_id.hex()
+            output.data(f"published round={receipt.round} slot={numbers} message_id={identifier}")
+            return
+        output.json_line(
+            {
+                "round": receipt.round,
+                "slot": slots[0],
+                "slots": slots,
+                "message_id": receipt.message_id.hex(),
+                "participants": receipt.participants,
+                "sequence": receipt.sequence,
+            }
+        )
+
+
+async def _publish(
+    settings: ClientSettings, work: _Work, given: list[_Text], *, lines: bool, cover: bool
+) -> int:
+    from zipnet.sdk import Publisher
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM) if cover else (signal.SIGTERM,):
+        loop.add_signal_handler(number, stop.set)
+    identity = Identity.from_secret(settings.secret) if settings.secret else None
+    async with Publisher(
+        settings.descriptor,
+        identity=identity,
+        transport=settings.transport,
+        cadence=settings.cover_every,
+        servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],
+        on_trouble=work.trouble,
+    ) as publisher:
+        tasks = [
+            asyncio.create_task(_send_all(publisher, work, given, lines=lines, cover=cover)),
+            asyncio.create_task(stop.wait()),
+            asyncio.create_task(_announce(publisher, work)),
+        ]
+        try:
+            await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
+            # Stopped by a signal: what is under way ends with what is known about it.
+            await publisher.close()
+            await asyncio.wait(tasks[:1], timeout=_CLOSE_S)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks[1:], return_exceptions=True)
+            with contextlib.suppress(asyncio.CancelledError):
+                await tasks[0]
+    return _conclude(work, single=len(given) == 1 or not (given or lines))
+
+
+async def _announce(publisher: Publisher, work: _Work) -> None:
+    with contextlib.suppress(ZipnetError):  # told where it is waited for
+        await publisher.when.registered()
+        work.note("registered; taking part in rounds")
+
+
+async def _send_all(
+    publisher: Publisher, work: _Work, given: list[_Text], *, lines: bool, cover: bool
+) -> None:
+    """Send what is given, then what comes in, then stay for cover if asked to."""
+    places = asyncio.Semaphore(_AT_ONCE)
+    async with asyncio.TaskGroup() as group:
+        async for line, text in _texts(given, work.limit, lines=lines):
+            try:
+                work.require_sendable(text, line)
+            except ConfigError as error:
+                output.note(f"error: {error.message_line}")
+                work.code = max(work.code, error.exit_code)
+                continue
+            await places.acquire()
+            group.create_task(_send(publisher, work, text, places))
+        if cover:
+            try:
+                await publisher.when.closed()
+            except ZipnetError as error:
+                work.errors.append(error)
+
+
+async def _texts(given: list[_Text], limit: int, *, lines: bool) -> AsyncIterator[_Text]:
+    for item in given:
+        yield item
+    if not lines:
+        return
+    number = 0
+    async for text in stdin_lines(limit):
+        number += 1
+        if text.strip():
+            yield number, text
+
+
+async def _send(publisher: Publisher, work: _Work, text: bytes, places: asyncio.Semaphore) -> None:
+    try:
+        work.receipt(await publisher.publish(text, timeout=work.timeout_s))
+    except ZipnetError as error:
+        work.errors.append(error)
+    finally:
+        places.release()
+
+
+def _conclude(work: _Work, *, single: bool) -> int:
+    """Return the exit code; a single message's failure is raised and becomes the error line."""
+    errors = [_cause(error) for error in work.errors]
+    if errors and single:
+        raise errors[0]
+    for error in errors:
+        output.note(f"error: {error.message_line}")
+    return max([work.code, *(error.exit_code for error in errors)])
+
+
+def _cause(error: ZipnetError) -> ZipnetError:
+    """The mismatch of settings behind a refusal, where there is one: it decides the exit code."""
+    cause = error.__cause__
+    if isinstance(error, Refused) and isinstance(cause, ConfigError):
+        return cause
+    if isinstance(error, LocalProtocolError):
+        return ConfigError(str(error), hint=error.hint)
+    return error
