@@ -17,6 +17,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -140,19 +141,17 @@ class Network:
         Raises:
             DemoError: When it fails.
         """
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "zipnet",
-            *arguments,
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "zipnet", *arguments],
             cwd=self.folder,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
         )
-        output, _ = await process.communicate()
-        if process.returncode:
-            raise DemoError(f"`zipnet {arguments[0]}` failed: {output.decode().strip()}")
+        if done.returncode:
+            raise DemoError(f"`zipnet {arguments[0]}` failed: {done.stderr.strip()}")
 
     async def start(self, name: str, *arguments: str) -> asyncio.subprocess.Process:
         """Start one long-running process; its standard error goes to a file in the folder."""
