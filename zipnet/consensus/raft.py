@@ -257,6 +257,8 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
                 self._SyncObj__onMessageReceived(node, to_library(message))
 
     def _on_vote(self, node: Node, message: Vote) -> None:
+        if message.term != self._term():
+            return
         if message.term != self._votes_term:
             self._votes_term, self._votes = message.term, set()
         if node.id not in self._votes:

@@ -57,6 +57,8 @@ class Cluster:
         self.broken: InvariantBroken | None = None
         self.counter = 0
         self.events: list[str] = []
+        #: Elections collide often: time-outs are short and close to each other.
+        self.rivalry = self.rng.random() < 0.5
 
     # -- lives ------------------------------------------------------------------------------------
 
@@ -72,6 +74,7 @@ class Cluster:
             life,
             random.Random(self.rng.random()),
             run_blocking,
+            rivalry=self.rivalry,
         )
         try:
             engine = self.engine.build(place)
@@ -191,6 +194,8 @@ class Cluster:
             self._stop_leader,
             self._cut_soon,
             self._cut_soon,
+            self._blink,
+            self._blink,
             self._stop_all,
             self._start_some,
             self._start_some,
@@ -220,6 +225,19 @@ class Cluster:
     async def _cut_soon(self) -> None:
         member = self.rng.choice((self._leader(), self.rng.choice(self.members)))
         member.disk.cut_at = member.disk.operations + self.rng.randint(1, 12)
+
+    async def _blink(self) -> None:
+        """Restart members again and again while they elect a leader."""
+        self.stop(self._leader(), power=True)
+        for _ in range(self.rng.randint(2, 10)):
+            await asyncio.sleep(self.rng.choice((0.005, 0.03, 0.2)) * self.rng.random())
+            member = self.rng.choice(self.members)
+            if self.rng.random() < 0.6:
+                self.network.reset(*self.rng.sample(range(self.size), 2))
+                continue
+            self.stop(member, power=True)
+            if self.rng.random() < 0.9:
+                await self.start(member)
 
     async def _stop_all(self) -> None:
         for member in self.members:
@@ -266,6 +284,7 @@ class Cluster:
                 Weather(loss=0.1),
                 Weather(delay_s=(0.01, 0.4), loss=0.02),
                 Weather(repeats=False, reconnect_s=(0.0, 0.05)),
+                Weather(delay_s=(0.02, 0.06), reconnect_s=(0.0, 0.02)),
             )
         )
         self.note(f"{self.network.weather}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sim.disk import Disk
-from zipnet.consensus import EmbeddedConsensus, embedded
+from zipnet.consensus import EmbeddedConsensus, Timing, embedded
 from zipnet.consensus.messages import AppendEntries, Message, Vote
 from zipnet.consensus.raft import NO_OP, REGULAR, RaftMember
 from zipnet.consensus.raftlog import DurableLog
@@ -31,6 +31,7 @@ class Place:
     mesh: ConsensusMesh
     rng: random.Random
     run_blocking: Callable[[Callable[[], None]], Awaitable[None]]
+    rivalry: bool = False
 
 
 class EngineUnderTest(Protocol):
@@ -57,6 +58,7 @@ class Embedded:
                 journal=journal,
                 mesh=place.mesh,
                 rng=place.rng,
+                timing=Timing(0.05, 0.2, 0.26) if place.rivalry else None,
                 run_blocking=place.run_blocking,
             )
         finally:
