@@ -19,6 +19,7 @@ from zipnet.observe.metrics import NodeMetrics
 from zipnet.protocol.aggregate import Aggregate, decode_aggregate
 from zipnet.protocol.command import AbortReason
 from zipnet.transport.certificate import node_certificate
+from zipnet.transport.quic import QuicTransport
 from zipnet.transport.session import Role, SessionTerms
 from zipnet.transport.tls import TlsTransport
 from zipnet.wire.messages import (
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from zipnet.transport.session import Session
     from zipnet.wire.frames import Frame
 
-__all__ = ["FakeServers", "new_metrics", "registered_of", "terms_of", "tls_of"]
+__all__ = ["FakeServers", "new_metrics", "quic_of", "registered_of", "terms_of", "tls_of"]
 
 
 def registered_of(committee: HarnessCommittee) -> dict[bytes, bytes]:
@@ -70,6 +71,12 @@ def tls_of(committee: HarnessCommittee, identity: Identity | None) -> Transport:
     """A TLS transport; with the identity's certificate when there is one."""
     certificate = node_certificate(identity.ed25519_private_key()) if identity else None
     return TlsTransport(certificate, registered=registered_of(committee))
+
+
+def quic_of(committee: HarnessCommittee, identity: Identity) -> Transport:
+    """A QUIC transport with the identity's certificate."""
+    certificate = node_certificate(identity.ed25519_private_key())
+    return QuicTransport(certificate, registered=registered_of(committee))
 
 
 def new_metrics(role: str = "server") -> NodeMetrics:
@@ -103,7 +110,8 @@ class _Server:
             metrics=new_metrics(),
         )
         port = committee.descriptor.descriptor.servers[self.index].port
-        await self.listener.start("127.0.0.1", port, [tls_of(committee, self.identity)])
+        transports = [quic_of(committee, self.identity), tls_of(committee, self.identity)]
+        await self.listener.start("127.0.0.1", port, transports)
 
     async def stop(self) -> None:
         if self.listener is not None:

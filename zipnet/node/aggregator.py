@@ -267,6 +267,7 @@ class Aggregator:
                     lasting.append(self._parent.run())
                 self._tasks.update(group.create_task(one) for one in lasting)
                 await stop.wait()
+                self._group = None  # what ends from here on starts nothing new
                 for task in self._tasks:
                     task.cancel()
         except BaseExceptionGroup as errors:
