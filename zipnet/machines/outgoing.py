@@ -14,6 +14,7 @@ The publisher machine decides when; this module only keeps the books.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -170,8 +171,8 @@ class Outgoing:
             boarded.append((slot, fragment))
         return boarded
 
-    def land(self, record: VerifiedRecord) -> list[QueuedMessage]:
-        """Settle every flight up to a record's round; return the messages it placed parts of.
+    def land(self, record: VerifiedRecord) -> list[tuple[QueuedMessage, int]]:
+        """Settle every flight up to a record's round; return messages and what it placed of each.
 
         Flights of earlier rounds had no record of their own, so they broadcast nothing. What the
         record shows is looked up by content: a fragment that was given up too early, on the word
@@ -180,15 +181,15 @@ class Outgoing:
         for number in [r for r in self._flights if r <= record.round]:
             self._recall(number)
         by_id = {m.message_id: m for m in self._messages.values()}
-        touched: dict[int, QueuedMessage] = {}
+        placed: Counter[int] = Counter()
         for slot, fragment in sorted(record.fragments.items()):
             message = by_id.get(fragment.message_id)
             if message is None or fragment.index in message.placed:
                 continue
             if fragment in message.fragments:
                 message.placed[fragment.index] = _placement(record, slot)
-                touched[message.ticket] = message
-        return list(touched.values())
+                placed[message.ticket] += 1
+        return [(self._messages[ticket], count) for ticket, count in placed.items()]
 
     def abandon_after(self, round_number: RoundNumber) -> None:
         """Make the fragments of all later rounds wait again: a signed header says they failed."""

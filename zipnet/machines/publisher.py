@@ -138,11 +138,17 @@ class PublisherMachine:
         self._serial = 0
         self._last: VerifiedRecord | None = None
         self._trouble = ""
+        self._fragments_placed = 0
 
     @property
     def registered(self) -> bool:
         """Whether a registration is in force as far as this client knows."""
         return self._registered is not None
+
+    @property
+    def fragments_placed(self) -> int:
+        """How many fragments verified records have shown so far: a measure of progress."""
+        return self._fragments_placed
 
     @property
     def last_record(self) -> VerifiedRecord | None:
@@ -346,7 +352,8 @@ class PublisherMachine:
         self._last = record
         self._claims.forget_before(record.round)
         effects: list[PublisherEffect] = []
-        for message in self._outgoing.land(record):
+        for message, placed in self._outgoing.land(record):
+            self._fragments_placed += placed
             receipt = message.receipt()
             if receipt is not None:
                 self._outgoing.drop(message.ticket)

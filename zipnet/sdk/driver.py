@@ -184,7 +184,6 @@ class PublisherDriver:
             case SendEnvelope():
                 self._outbox.put_nowait(effect)
             case Delivered():
-                self._fruitless = 0
                 future, _ = self._waiters.pop(effect.ticket, (None, b""))
                 if future is not None and not future.done():
                     future.set_result(effect.receipt)
@@ -344,8 +343,12 @@ class PublisherDriver:
 
     async def _on_record(self, data: bytes) -> None:
         record = await self._verifier.verify(data)
-        self._fruitless += bool(self._waiters)
+        before, waiting = self._machine.fragments_placed, bool(self._waiters)
         self._step(RecordReceived(record))
+        if self._machine.fragments_placed > before:
+            self._fruitless = 0
+        elif waiting:
+            self._fruitless += 1
 
     async def _keep_sending(self) -> None:
         async with asyncio.TaskGroup() as group:
