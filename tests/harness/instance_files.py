@@ -42,7 +42,8 @@ class InstanceFiles:
         self.descriptor.write_bytes(sign_descriptor(self.compose(), self.operator))
 
     def compose(self) -> bytes:
-        """The unsigned descriptor."""
+        """The unsigned descriptor; nodes listen from the port after ``first_port`` on."""
+        self._port = self.first_port
         servers = [self._draft(f"s{i}", who) for i, who in enumerate(self.servers)]
         root, leaf = self.aggregators
         return compose_descriptor(
@@ -79,10 +80,10 @@ class InstanceFiles:
 
     def _draft(self, name: str, identity: Identity, *, parent: str | None = None) -> NodeDraft:
         certificate = node_certificate(identity.ed25519_private_key()).der
-        self.first_port += 1
+        self._port += 1
         return NodeDraft(
             name,
-            Endpoint("127.0.0.1", self.first_port),
+            Endpoint("127.0.0.1", self._port),
             PublicFile("node", identity.public, certificate),
             parent,
         )

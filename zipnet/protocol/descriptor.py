@@ -285,6 +285,9 @@ def _unbase64(text: str, what: str, size: int | None = None) -> bytes:
         value = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ConfigError(f"descriptor: {what} is not base64") from error
+    # The decoder ignores spare bits of the last digit; one value has one text here.
+    if base64.b64encode(value).decode() != text:
+        raise ConfigError(f"descriptor: {what} is not canonical base64")
     if size is not None and len(value) != size:
         raise ConfigError(f"descriptor: {what} has {len(value)} bytes, {size} are needed")
     return value
