@@ -206,9 +206,10 @@ async def test_more_requests_than_allowed_at_once_are_refused_not_queued(engine:
 
 
 async def test_requests_above_the_byte_bound_are_refused(engine: Engine) -> None:
-    gate = asyncio.Event()
+    gate, begun = asyncio.Event(), asyncio.Event()
 
     async def handler(frame: Frame) -> Frame | None:
+        begun.set()
         await gate.wait()
         return None
 
@@ -218,6 +219,7 @@ async def test_requests_above_the_byte_bound_are_refused(engine: Engine) -> None
         served(await node.dial(listener.port, CLIENT)) as session,
     ):
         first = asyncio.create_task(session.request(40, bytes(50_000), PATIENCE_S))
+        await asyncio.wait_for(begun.wait(), PATIENCE_S)
         with pytest.raises(AdmissionError) as caught:
             await session.request(40, bytes(5_000), PATIENCE_S)
         assert caught.value.code == "overloaded"
@@ -283,14 +285,14 @@ async def test_alive_tells_a_live_peer_from_a_dead_one(engine: Engine) -> None:
 
 
 async def test_an_idle_session_pings_and_so_outlives_the_idle_timeout(engine: Engine) -> None:
-    limits = Limits(idle_timeout_s=0.9)
+    limits = Limits(idle_timeout_s=0.75)
     node = Node(engine)
     async with (
         node.running(limits=limits) as listener,
         served(await node.dial(listener.port, replace(CLIENT, limits=limits))) as session,
     ):
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(node.done.wait(), 2.0)
+            await asyncio.wait_for(node.done.wait(), 1.5)
         assert session.ended_by is None
         assert await session.alive(PATIENCE_S)
 
@@ -328,6 +330,11 @@ async def test_a_request_in_flight_fails_at_once_when_the_link_ends(engine: Engi
             await session.request(40, b"", PATIENCE_S)
 
 
+async def drain(session: Session) -> None:
+    while True:
+        await session.receive()
+
+
 BROKEN: dict[str, list[Frame]] = {
     "an answer nobody asked for": [Frame(40, 77, b"", response=True)],
     "a handshake frame": [Frame(SessionKind.HELLO, 0, b"")],
@@ -355,8 +362,7 @@ async def test_a_peer_that_breaks_the_rules_loses_the_link(
         for frame in frames:
             await session.send(frame)
         with pytest.raises(TransportError, match="code"):
-            while True:
-                await asyncio.wait_for(session.receive(), PATIENCE_S)
+            await asyncio.wait_for(drain(session), PATIENCE_S)
         await asyncio.wait_for(node.done.wait(), PATIENCE_S)
         assert isinstance(node.sessions[0].ended_by, RemoteProtocolError)
         await session.close()
