@@ -88,7 +88,7 @@ def test_version_help_and_unknown_verbs(tmp_path: Path) -> None:
     help_text = zipnet("--help", cwd=tmp_path)
     assert help_text.code == 0
     assert [verb for verb in VERBS if f"\n  {verb}" not in help_text.out] == []
-    unknown = zipnet("pubish", cwd=tmp_path)
+    unknown = zipnet("publishx", cwd=tmp_path)
     assert unknown.code == 2
     assert "Traceback" not in unknown.everything
     assert zipnet("keygen", "--nonsense", cwd=tmp_path).code == 2

@@ -469,7 +469,7 @@ def test_several_bad_values_are_counted(files: InstanceFiles) -> None:
 @pytest.mark.parametrize(
     ("load", "key", "near"),
     [
-        pytest.param(load_server, "instanse", "instance", id="misspelt"),
+        pytest.param(load_server, "instancex", "instance", id="misspelt"),
         pytest.param(load_server, "cadence", None, id="another role's"),
         pytest.param(load_client, "listen", None, id="a node's, at a client"),
         pytest.param(load_server, "secretfile", "secret_file", id="a secret's file"),
