@@ -162,8 +162,8 @@ class Assembly(Generic[_Input]):
             hint=f"{fix_of(self._model.model_fields[name])} (--{name}, ZIPNET_{name.upper()})",
         )
 
-    def common(self) -> CommonParts:
-        """Return what every role has."""
+    def common(self, *, transport: TransportName) -> CommonParts:
+        """Return what every role has; ``transport`` is the role's default for dialling."""
         given = self.given
         return {
             "instance": self.pick(
@@ -175,7 +175,7 @@ class Assembly(Generic[_Input]):
             "descriptor": self.trusted,
             "descriptor_file": self._file,
             "operator": self._operator(),
-            "transport": self.pick("transport", given.transport, "quic"),
+            "transport": self.pick("transport", given.transport, transport),
             "server_endpoints": self._server_endpoints(),
             "profile": self._profile,
             "log_level": self.pick("log_level", given.log_level, "info"),

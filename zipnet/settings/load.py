@@ -57,7 +57,7 @@ def load_server(
     """
     sources = Sources.gather(flags, environ, config)
     assembly = Assembly(ServerInput, sources, role="server", now=now)
-    common = assembly.common()
+    common = assembly.common(transport="tls")
     shared = _required_secret(assembly, "committee_secret", "committee")
     assembly.require_committee(shared)
     secret = _required_secret(assembly, "secret", "node")
@@ -100,7 +100,7 @@ def load_aggregator(
     """
     sources = Sources.gather(flags, environ, config)
     assembly = Assembly(AggregatorInput, sources, role="aggregator", now=now)
-    common = assembly.common()
+    common = assembly.common(transport="tls")
     secret = _required_secret(assembly, "secret", "node")
     assembly.refuse_committee_as_own(secret)
     identity = Identity.from_secret(secret)
@@ -137,7 +137,7 @@ def load_client(
     """
     sources = Sources.gather(flags, environ, config)
     assembly = Assembly(ClientInput, sources, role="client", now=now)
-    common = assembly.common()
+    common = assembly.common(transport="quic")
     secret = assembly.secret("secret")
     if secret is not None:
         assembly.refuse_committee_as_own(secret)

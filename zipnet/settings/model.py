@@ -110,7 +110,8 @@ class CommonInput(BaseSettings):
         "write the operator's peer id: zp1 and 64 hexadecimal digits",
     )
     transport: Annotated[Literal["quic", "tls"] | None, BeforeValidator(_word)] = _field(
-        "Transport used to dial other nodes: `quic` (default) or `tls`.", "write quic or tls"
+        "Transport used to dial: `quic` (clients' default) or `tls` (nodes' default).",
+        "write quic or tls",
     )
     bootstrap: (
         Annotated[tuple[Endpoint, ...], NoDecode, BeforeValidator(parse_endpoints)] | None

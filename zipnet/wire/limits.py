@@ -48,7 +48,7 @@ class Limits:
     handshake_deadline_s: float = 5.0
     request_deadline_s: float = 5.0
     send_deadline_s: float = 30.0
-    idle_timeout_s: float = 60.0
+    idle_timeout_s: float = 20.0
     close_deadline_s: float = 2.0
     max_in_flight: int = 512
     max_in_flight_bytes: int = 16 * 1024 * 1024
