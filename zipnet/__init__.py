@@ -1,1 +1,63 @@
-"""Anonymous broadcast: an any-trust DC-net whose rounds end in a record anyone can verify."""
+"""Anonymous broadcast: an any-trust DC-net whose rounds end in a record anyone can verify.
+
+What programs use is exported here, and imported on first use: ``import zipnet`` stays light::
+
+    import zipnet
+
+    descriptor = zipnet.load_descriptor("acme.toml", operator="zp1…")
+    async with zipnet.Publisher(descriptor) as publisher:
+        receipt = await publisher.publish(b"hello")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zipnet.sdk import (
+        Message,
+        MessageLost,
+        Placement,
+        Publisher,
+        PublisherConditions,
+        Reader,
+        Receipt,
+        VoidSlot,
+        load_descriptor,
+        read_records,
+    )
+
+__all__ = [
+    "Message",
+    "MessageLost",
+    "Placement",
+    "Publisher",
+    "PublisherConditions",
+    "Reader",
+    "Receipt",
+    "VoidSlot",
+    "load_descriptor",
+    "read_records",
+]
+
+
+if not TYPE_CHECKING:  # type checkers use the imports above, and so still see misspelt names
+
+    def __getattr__(name: str) -> object:
+        """Import an exported name from the SDK on first use (PEP 562).
+
+        Raises:
+            AttributeError: When no such name is exported.
+        """
+        if name not in __all__:
+            raise AttributeError(f"module 'zipnet' has no attribute {name!r}")
+        import zipnet.sdk
+
+        value: object = getattr(zipnet.sdk, name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    """List the exported names without importing them."""
+    return sorted(__all__)

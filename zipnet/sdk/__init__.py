@@ -2,6 +2,7 @@
 
 from zipnet.machines.outgoing import Placement, Receipt
 from zipnet.machines.reader import Message, MessageLost, VoidSlot
+from zipnet.sdk.descriptor import load_descriptor
 from zipnet.sdk.offline import read_records
 from zipnet.sdk.publisher import Publisher, PublisherConditions
 from zipnet.sdk.reader import Reader
@@ -15,5 +16,6 @@ __all__ = [
     "Reader",
     "Receipt",
     "VoidSlot",
+    "load_descriptor",
     "read_records",
 ]
