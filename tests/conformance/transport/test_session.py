@@ -387,10 +387,9 @@ async def test_a_flood_of_pings_is_answered_in_part_and_breaks_nothing(engine: E
 
 
 async def test_a_bug_in_the_handler_comes_out_of_serve(engine: Engine) -> None:
-    reported: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(
-        lambda _, context: reported.append(context["exception"])
-    )
+    loop = asyncio.get_running_loop()
+    bug: asyncio.Future[object] = loop.create_future()
+    loop.set_exception_handler(lambda _, context: bug.set_result(context["exception"]))
 
     async def handler(frame: Frame) -> Frame | None:
         raise ZeroDivisionError
@@ -402,9 +401,9 @@ async def test_a_bug_in_the_handler_comes_out_of_serve(engine: Engine) -> None:
     ):
         with pytest.raises(TransportError):
             await session.request(40, b"", PATIENCE_S)
-    assert len(reported) == 1
-    assert isinstance(reported[0], ExceptionGroup)
-    assert reported[0].subgroup(ZeroDivisionError) is not None
+        reported = await asyncio.wait_for(bug, PATIENCE_S)
+    assert isinstance(reported, ExceptionGroup)
+    assert reported.subgroup(ZeroDivisionError) is not None
 
 
 async def test_a_session_is_served_once_and_not_read_beside(engine: Engine) -> None:
