@@ -88,10 +88,35 @@ def test_version_help_and_unknown_verbs(tmp_path: Path) -> None:
     help_text = zipnet("--help", cwd=tmp_path)
     assert help_text.code == 0
     assert [verb for verb in VERBS if f"\n  {verb}" not in help_text.out] == []
-    unknown = zipnet("publishx", cwd=tmp_path)
-    assert unknown.code == 2
-    assert "Traceback" not in unknown.everything
-    assert zipnet("keygen", "--nonsense", cwd=tmp_path).code == 2
+    alone = zipnet(cwd=tmp_path)
+    assert (alone.code, alone.out, alone.err) == (2, help_text.out, "")
+
+
+USAGE = {
+    "unknown verb": (["publishx"], "error: No such command 'publishx'"),
+    "unknown option": (["keygen", "--nonsense"], "error: No such option: --nonsense"),
+    "missing option": (["keygen"], "error: Missing option '--out'"),
+    "no such choice": (
+        ["keygen", "king", "--out", "k"],
+        "error: Invalid value for 'kind': 'king' is not one of",
+    ),
+    "missing member of a family": (["descriptor"], "error: Missing command"),
+    "a committee secret for an aggregator": (
+        ["aggregator", "--committee-secret-file", "c"],
+        "error: No such option: --committee-secret-file",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", USAGE.keys())
+def test_arguments_that_do_not_parse_are_one_line_and_exit_2(tmp_path: Path, case: str) -> None:
+    words, expected = USAGE[case]
+    done = zipnet(*words, cwd=tmp_path)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(expected)
+    assert done.err.endswith("--help`\n")
+    assert done.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_verb_that_cannot_be_imported_does_not_break_the_others(tmp_path: Path) -> None:

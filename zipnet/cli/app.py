@@ -12,11 +12,15 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 from typer.main import get_command as command_of
 
+from zipnet.errors import ConfigError
 from zipnet.node.build import build_version
 
 __all__ = ["VERBS", "invoke", "new_app"]
+
+_USAGE = 2
 
 VERBS = {
     "server": "zipnet.cli.server",
@@ -64,7 +68,7 @@ def _load(verb: str) -> Any:  # noqa: ANN401 - typer does not export its command
 _program = typer.Typer(
     cls=_Verbs,
     add_completion=False,
-    no_args_is_help=True,
+    no_args_is_help=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -91,20 +95,26 @@ def invoke(words: list[str], *, verb: str | None = None) -> int:
     """Parse and run; returns the exit code. Errors of ours pass through.
 
     Args:
-        words: Arguments after the program's name.
+        words: Arguments after the program's name; none at all shows the help.
         verb: The verb when the program is one verb (``zipnet-server``), else None.
+
+    Raises:
+        ConfigError: When the arguments do not parse.
     """
-    program, command = "zipnet", None
-    if verb is None:
-        command = command_of(_program)
-    else:
-        program, command = f"zipnet-{verb}", _load(verb)
-        if words == ["--version"]:
-            words = []
-            typer.echo(f"{program} {build_version()}")
-            return 0
+    program = "zipnet" if verb is None else f"zipnet-{verb}"
+    command = command_of(_program) if verb is None else _load(verb)
+    if verb is not None and words == ["--version"]:
+        typer.echo(f"{program} {build_version()}")
+        return 0
+    if verb is None and not words:
+        command.main(args=["--help"], prog_name=program, standalone_mode=False)
+        return _USAGE
     try:
-        command.main(args=words, prog_name=program, standalone_mode=True)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-    return 0
+        result = command.main(args=words, prog_name=program, standalone_mode=False)
+    except TyperException as error:
+        # Typer would print three lines; ours is one, like every other error.
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else program
+        message = error.format_message().rstrip(".").replace("Value error, ", "")
+        raise ConfigError(message, hint=f"see `{path} --help`") from None
+    return result if isinstance(result, int) else 0

@@ -148,9 +148,9 @@ def _errors() -> str:
 # Errors
 
 The command line prints one line, `error: what — what to do`, and exits with the class's code;
-Ctrl-C is 130 and a fault of the program is 1. The reason is the label of a metric, the field `reason` of a
-log line and the code of a refusal. *Retry* says whether the same act may succeed later without
-anybody changing anything.
+Ctrl-C is 130 and a fault of the program is 1. The reason is the label of a metric, the field
+`reason` of a log line and the code of a refusal. *Retry* says whether the same act may succeed
+later without anybody changing anything.
 
 {_table(("class", "reason", "exit code", "retry", "meaning"), rows)}"""
 
