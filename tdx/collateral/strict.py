@@ -19,7 +19,8 @@ __all__ = ["Fields", "load_object", "split_pem"]
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _PEM = re.compile(
-    rb"\s*-----BEGIN CERTIFICATE-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END CERTIFICATE-----\s*"
+    rb"[ \t\r\n]*-----BEGIN CERTIFICATE-----\r?\n"
+    rb"([A-Za-z0-9+/=\r\n]+)-----END CERTIFICATE-----[ \t\r\n]*"
 )
 
 
@@ -166,8 +167,17 @@ def split_pem(pem: bytes, check: Check) -> list[bytes]:
         if match is None:
             raise QuoteError(check, "the chain is PEM certificates and nothing else")
         try:
-            found.append(binascii.a2b_base64(match[1], strict_mode=False))
-        except binascii.Error as error:
-            raise QuoteError(check, "a PEM certificate is base64") from error
+            found.append(_canonical_base64(match[1]))
+        except ValueError as error:
+            raise QuoteError(check, "a PEM certificate is canonical base64") from error
         at = match.end()
     return found
+
+
+def _canonical_base64(lines: bytes) -> bytes:
+    text = lines.translate(None, b"\r\n")
+    value = binascii.a2b_base64(text, strict_mode=True)
+    # Left-over bits of the last character would let one certificate be written in many ways.
+    if binascii.b2a_base64(value, newline=False) != text:
+        raise ValueError
+    return value

@@ -182,6 +182,9 @@ def _check_chains(parsed: Quote, bundle: Bundle, root: TrustRoot, now: int) -> _
         raise QuoteError(
             Check.PCK_CRL, "the PCK CRL's issuer is the quote's CA", value=crl_issuer.common_name
         )
+    if crl_issuer is not authority:  # renewed under the same key: no less to check
+        check_authority(crl_issuer, top, path_length=0, now=now)
+        root_crl.refuse(crl_issuer)
     pck_crl = read_crl(  # 4
         bundle.pck_crl, authority, now=now, check=Check.PCK_CRL, time_check=Check.PCK_CRL_TIME
     )
