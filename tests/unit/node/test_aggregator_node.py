@@ -18,6 +18,7 @@ from zipnet.node.aggregator import Aggregator
 from zipnet.protocol.aggregate import Aggregate
 from zipnet.protocol.envelope import seal_envelope
 from zipnet.protocol.header import SignedHeader
+from zipnet.protocol.ids import ServerIndex
 from zipnet.protocol.params import Cadence
 from zipnet.protocol.participants import Participants
 from zipnet.protocol.secret import Secret
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from zipnet.protocol.envelope import Envelope
-    from zipnet.protocol.ids import ServerIndex
     from zipnet.settings.types import TransportName
     from zipnet.wire.frames import Frame
 
@@ -399,3 +399,43 @@ async def test_it_stops_at_once_in_the_middle_of_a_round_and_starts_again() -> N
         await stage.tasks[0]
         assert loop.time() - began < 5
         await stage.aggregator("root")  # same ports, no leftovers
+
+
+async def test_one_lying_server_cannot_keep_a_node_from_starting() -> None:
+    async with staged() as stage:
+        liar = stage.servers.servers[0].listener
+        assert liar is not None
+        liar._admit = lambda _facts: DuplicateIdentityError("says who")  # type: ignore[method-assign,assignment]
+        node = await stage.aggregator("root")
+        async with asyncio.timeout(PATIENCE_S):
+            while sum(link.session is not None for link in node._upstream.links) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert node._upstream.links[0].session is None
+        assert not stage.tasks[0].done()
+
+
+async def test_two_servers_that_say_so_end_a_running_node() -> None:
+    async with staged() as stage:
+        node = await stage.aggregator("root")
+        assert node.on_link_refused(ServerIndex(0), DuplicateIdentityError("no"))
+        assert not node.on_link_refused(ServerIndex(1), DuplicateIdentityError("no"))
+        assert node.on_link_refused(ServerIndex(2), AdmissionError("no", code="not_registered"))
+
+
+async def test_a_record_that_does_not_verify_is_not_passed_on() -> None:
+    async with staged() as stage:
+        node = await stage.aggregator("root")
+        clients = [await stage.client(name, "root") for name in ("anna", "bert")]
+        stage.servers.open_round()
+        for client in clients:
+            envelope = client.seal(await stage.next_header(client))
+            stage.committee.submit(envelope)
+        data = stage.committee.seal()
+        liar = node._upstream.source
+        assert liar is not None
+        junk = data[:-1] + bytes([data[-1] ^ 1])
+        stage.servers.servers[liar].feed.publish_record(0, junk)
+        await until_source(node, lambda now: now not in (None, liar))
+        await clients[0].until(lambda: data in clients[0].pushed)  # from the next server
+        assert junk not in clients[0].pushed
+        assert clients[0].pushed.count(data) == 1
