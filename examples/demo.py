@@ -334,7 +334,7 @@ async def follow_reader(network: Network, outcome: Outcome, total: int) -> None:
         if not found["verified"]:
             raise DemoError("the reader was shown a message that does not verify")
         await outcome.note(found["message"])
-        say(f"  round {found['round']:>4}  {shorten(found['message'])}")
+        say(f"  round {found['round']:>4}  {found['message']}")
 
 
 def shorten(text: str, width: int = 88) -> str:
