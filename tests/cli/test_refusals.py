@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-SERVER = tuple(
-    "server --instance acme.test --descriptor d.toml --state state --secret-file server-0.secret "
-    "--committee-secret-file committee.secret".split()
+SERVER = (
+    *("server", "--instance", "acme.test", "--descriptor", "d.toml", "--state", "state"),
+    *("--secret-file", "server-0.secret", "--committee-secret-file", "committee.secret"),
 )
-AGGREGATOR = tuple(
-    "aggregator --instance acme.test --descriptor d.toml --secret-file leaf.secret".split()
+AGGREGATOR = (
+    *("aggregator", "--instance", "acme.test", "--descriptor", "d.toml"),
+    *("--secret-file", "leaf.secret"),
 )
 PUBLISH = ("publish", "--descriptor", "d.toml", "--message", "hello")
 READ = ("read", "--descriptor", "d.toml", "--json")

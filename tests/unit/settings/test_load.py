@@ -86,7 +86,7 @@ def test_a_server_is_loaded_complete_and_nothing_is_written(files: InstanceFiles
     assert settings.cadence == files.cadence
     assert settings.min_participants == files.params.min_participants
     assert (settings.transport, settings.profile, settings.log_level) == (
-        "quic",
+        "tls",
         "development",
         "info",
     )
@@ -99,6 +99,7 @@ def test_an_aggregator_and_a_client_are_loaded(files: InstanceFiles) -> None:
     client = load_client({"descriptor": files.descriptor}, {"ZIPNET_CADENCE": "4"}, now=NOW)
     assert (client.instance, client.universe) == (files.name, files.universe)
     assert (client.secret, client.state, client.cover_every) == (None, None, 4)
+    assert (aggregator.transport, client.transport) == ("tls", "quic")
 
 
 def test_flag_beats_environment_beats_file_and_the_origin_is_kept(
@@ -140,7 +141,7 @@ def test_every_setting_named_by_the_operators_guide_works_from_the_environment(
         "ZIPNET_METRICS": "127.0.0.1:9464",
         "ZIPNET_LISTEN": "0.0.0.0:4433",
         "ZIPNET_STATE": str(files.folder / "s"),
-        "ZIPNET_TRANSPORT": "tls",
+        "ZIPNET_TRANSPORT": "QUIC",
         "ZIPNET_PROFILE": "Development",
         "ZIPNET_OPERATOR": format_peer_id(files.operator.peer_id),
         "ZIPNET_LOG_LEVEL": "DEBUG",
@@ -153,7 +154,7 @@ def test_every_setting_named_by_the_operators_guide_works_from_the_environment(
     assert (settings.cadence.round_period_ms, settings.cadence.round_deadline_ms) == (1000, 4000)
     assert settings.metrics == Endpoint("127.0.0.1", 9464)
     assert settings.listen == Endpoint("0.0.0.0", 4433)  # noqa: S104 - only parsed
-    assert (settings.transport, settings.log_level) == ("tls", "debug")
+    assert (settings.transport, settings.log_level) == ("quic", "debug")
     assert settings.operator == files.operator.peer_id
 
 
