@@ -84,7 +84,7 @@ async def test_a_frame_the_peer_takes_too_slowly_ends_the_link(engine: Engine) -
 
 
 async def test_a_peer_that_died_without_a_word_is_noticed_by_the_receiver(engine: Engine) -> None:
-    limits = Limits(idle_timeout_s=0.7, close_deadline_s=0.4)
+    limits = Limits(idle_timeout_s=1.0, close_deadline_s=0.4)
     async with (
         engine.listening(echo, limits=limits) as listener,
         relaying(engine.name, listener.port) as relay,

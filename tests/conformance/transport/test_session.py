@@ -285,14 +285,14 @@ async def test_alive_tells_a_live_peer_from_a_dead_one(engine: Engine) -> None:
 
 
 async def test_an_idle_session_pings_and_so_outlives_the_idle_timeout(engine: Engine) -> None:
-    limits = Limits(idle_timeout_s=0.75)
+    limits = Limits(idle_timeout_s=1.5)
     node = Node(engine)
     async with (
         node.running(limits=limits) as listener,
         served(await node.dial(listener.port, replace(CLIENT, limits=limits))) as session,
     ):
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(node.done.wait(), 1.5)
+            await asyncio.wait_for(node.done.wait(), 2.0)
         assert session.ended_by is None
         assert await session.alive(PATIENCE_S)
 
