@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["IsvLevel", "Level", "PlatformLevel", "parse_isv_levels", "parse_platform_levels"]
 
 _COMPONENTS = 16
-_MAX_SVN = 255
 _MAX_U16 = 0xFFFF
 # Intel judges modules and enclaves by these three only; a fourth would have no defined meaning when
 # statuses converge.
@@ -110,8 +109,12 @@ def _common(item: Fields, check: Check) -> tuple[TcbStatus, int, tuple[str, ...]
 
 
 def _components(tcb: Fields, name: str) -> tuple[int, ...]:
-    found = [item.get("svn") for item in tcb.items(name, length=_COMPONENTS) if type(item) is dict]
-    svns = [svn for svn in found if type(svn) is int and 0 <= svn <= _MAX_SVN]
-    if len(svns) != _COMPONENTS:
-        raise QuoteError(Check.TCB_INFO_FORMAT, f"{name} holds SVNs from 0 to 255")
-    return tuple(svns)
+    items = tcb.items(name, length=_COMPONENTS)
+    svns = [item["svn"] for item in items if type(item) is dict and "svn" in item]
+    # bytes() holds each to 0..255 in one step, but would take true for 1.
+    if len(svns) != _COMPONENTS or set(map(type, svns)) != {int}:
+        raise QuoteError(Check.TCB_INFO_FORMAT, f"{name} holds sixteen numbers")
+    try:
+        return tuple(bytes(svns))
+    except ValueError:
+        raise QuoteError(Check.TCB_INFO_FORMAT, f"{name} holds SVNs from 0 to 255") from None

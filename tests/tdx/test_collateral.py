@@ -169,6 +169,24 @@ TCB_INFO_REFUSED: dict[str, dict[str, Any]] = {
             }
         )
     },
+    "SVN of true": {
+        "tcbLevels": one_level(
+            tcb={
+                "sgxtcbcomponents": [{"svn": True}] * 16,
+                "pcesvn": 5,
+                "tdxtcbcomponents": [{"svn": 1}] * 16,
+            }
+        )
+    },
+    "components without SVN": {
+        "tcbLevels": one_level(
+            tcb={
+                "sgxtcbcomponents": [{}] * 16,
+                "pcesvn": 5,
+                "tdxtcbcomponents": [[]] * 16,
+            }
+        )
+    },
     "module twice": {"tdxModuleIdentities": json.loads(tcb_info())["tdxModuleIdentities"] * 2},
     "module without signer": {"tdxModuleIdentities": [{"id": "TDX_01", "tcbLevels": []}]},
     "advisories as text": {"tcbLevels": one_level(advisoryIDs="INTEL-SA-1")},
