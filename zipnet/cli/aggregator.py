@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +18,7 @@ app = new_app("Run an aggregator: fold envelopes, pass the sum on, relay rounds 
 
 
 @app.command()
-def aggregator(  # noqa: PLR0917 - options are keyword arguments to whoever types them
+def aggregator(
     descriptor: Annotated[
         Path | None, typer.Option(help="Signed instance descriptor (ZIPNET_DESCRIPTOR).")
     ] = None,
@@ -52,8 +50,8 @@ def aggregator(  # noqa: PLR0917 - options are keyword arguments to whoever type
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
 ) -> None:
     """Run an aggregator: fold envelopes, pass the sum on, relay rounds and records."""
+    from zipnet.cli.service import run_service
     from zipnet.node.aggregator import run_aggregator
-    from zipnet.observe.log import configure_logging, get_logger
     from zipnet.settings import load_aggregator
 
     flags: dict[str, object] = {
@@ -71,23 +69,9 @@ def aggregator(  # noqa: PLR0917 - options are keyword arguments to whoever type
         "log_level": log_level,
     }
     settings = load_aggregator(flags, os.environ, config)
-    configure_logging(
-        service="zipnet-aggregator",
-        instance=settings.instance,
-        role="aggregator",
-        level=settings.log_level,
+    run_service(
+        "zipnet-aggregator", "aggregator", settings, lambda stop: run_aggregator(settings, stop)
     )
-    for warning in settings.warnings:
-        get_logger(__name__).warning("setting_questionable", warning=warning)
-
-    async def until_signalled() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await run_aggregator(settings, stop)
-
-    asyncio.run(until_signalled())
 
 
 def main() -> int:

@@ -85,8 +85,8 @@ def test_it_says_where_it_listens_and_stops_at_a_signal(files: InstanceFiles) ->
     )
     try:
         assert process.stdout is not None
-        ready = json.loads(process.stdout.readline())
-        assert ready["event"] == "node_ready"
+        lines = (json.loads(line) for line in process.stdout)
+        ready = next(line for line in lines if line["event"] == "node_ready")
         assert (ready["aggregator"], ready["parent"]) == ("leaf", "root")
         assert _bound(process.pid) == {
             ("tcp", ready["port"]),
