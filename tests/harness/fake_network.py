@@ -84,6 +84,7 @@ class _Node:
         self.subscribers: set[Session] = set()
         self.refuse: Callable[[HelloFacts], ZipnetError | None] = lambda _facts: None
         self.drop_envelopes = False
+        self.muted: set[Kind] = set()
         self.served: Counter[int] = Counter()
         self.listener: Listener | None = None
 
@@ -242,10 +243,10 @@ class FakeNetwork:
                 await session.push(Kind.RECORD_SEALED, encode(RecordSealed(record=record)))
 
     async def push(self, kind: Kind, message: Message) -> None:
-        """Push a message to every subscriber of every node."""
+        """Push a message to every subscriber of every node that does not swallow this kind."""
         payload = encode(message)
         for node in self.nodes.values():
-            for session in list(node.subscribers):
+            for session in list(node.subscribers) if kind not in node.muted else ():
                 with contextlib.suppress(TransportError):
                     await session.push(kind, payload)
 

@@ -5,8 +5,8 @@ Rules:
 1. A header is acted upon once, in increasing round order, and only if its opener signed it, it is
    of this group and descriptor version, its roster is allowed, the registration is good for it,
    and it agrees with the last verified record where that one is known (§6 "open", §8.4).
-2. At most one envelope per round number: the guard takes the number and the chains are stepped
-   past it before the envelope exists (§4.5, §8.1). There is no retransmission.
+2. At most one envelope per round number: the chains are stepped past it and the guard takes the
+   number before the envelope exists (§4.5, §8.1). There is no retransmission.
 3. Message, reservation and cover take the same path: same size, same work, drawn delay (§5).
 4. Slots are taken from the last verified record alone, and only while the header names exactly
    that record and its schedule.
@@ -162,7 +162,7 @@ class PublisherMachine:
             GuardError: When a round number would be used twice: a bug, and never to go on from.
         """
         effects = self._dispatch(event, now)
-        return effects + self._expire(now)
+        return effects + self._expire(now, timer=isinstance(event, TimerFired))
 
     def close(self) -> None:
         """Wipe every key; the machine takes part in nothing afterwards."""
@@ -300,12 +300,12 @@ class PublisherMachine:
             return []
         if header.round < registration.first_round or not self._in_cadence(header):
             return []
-        self._guard.claim(header.round)
         try:
             pad_keys = chains.take_pad_keys(header)
-        except LocalProtocolError as error:
+        except LocalProtocolError as error:  # too far ahead: the number is not taken by this
             self._drop_registration()
             return [*self._refuse(error.reason, str(error)), RegisterAgain(error.reason)]
+        self._guard.claim(header.round)
         body = self._fill(header, header.hash)
         self._pads.apply_many(body, pad_keys)
         for key in pad_keys:
@@ -376,9 +376,10 @@ class PublisherMachine:
         deadline = self._outgoing.next_deadline()
         return [] if deadline is None else [ArmTimer(deadline)]
 
-    def _expire(self, now: float) -> list[PublisherEffect]:
+    def _expire(self, now: float, *, timer: bool) -> list[PublisherEffect]:
         expired = self._outgoing.expired(now)
-        return self._fail(expired) + (self._arm() if expired else [])
+        # A timer that fired a little early is armed again.
+        return self._fail(expired) + (self._arm() if expired or timer else [])
 
     def _fail(self, messages: list[QueuedMessage]) -> list[PublisherEffect]:
         for message in messages:

@@ -407,12 +407,16 @@ class PublisherDriver:
         session = await self._dialer.anonymous().open(node, expected_role=Role.SERVER)
         async with serving(session):
             while True:
-                request = GetRecords(from_sequence=self._fetch_from, limit=MAX_RECORDS_PER_PAGE)
+                asked = self._fetch_from
+                request = GetRecords(from_sequence=asked, limit=MAX_RECORDS_PER_PAGE)
                 answer = await session.request(Kind.GET_RECORDS, encode(request))
                 page = decode(answer.payload, Records)
                 for data in page.records:
                     self._step(RecordReceived(await self._verifier.verify(data)))
                 last = self._machine.last_record
-                self._fetch_from = 0 if last is None else last.sequence + 1
-                if not page.records or self._fetch_from >= page.next_sequence:
+                reached = 0 if last is None else last.sequence + 1
+                if page.records and reached <= asked:
+                    raise RemoteProtocolError(f"{node.name} sent records that lead nowhere")
+                self._fetch_from = reached
+                if not page.records or reached >= page.next_sequence:
                     return

@@ -236,6 +236,47 @@ async def test_registrations_after_an_aggregator_lost_the_registry_work_again(
     assert len(network.committee.changes) >= 4
 
 
+async def test_records_a_relay_swallows_are_fetched_from_the_committee(
+    network: FakeNetwork,
+) -> None:
+    async with _publisher(network) as one, _publisher(network) as two:
+        await one.when.registered()
+        await two.when.registered()
+        await network.until(lambda: _subscribers(network) == 2)
+        assert await network.run_round(2)  # something verified to stand on
+        sending = asyncio.create_task(one.publish(b"hello", timeout=30))
+        while not any(network.committee.verified[-1].record.content.reservations):
+            assert await network.run_round(2)
+        for name in TREE:  # from here on the relays tell of rounds only
+            network.nodes[name].muted.add(Kind.RECORD_SEALED)
+        while not sending.done():
+            assert await network.run_round(2)
+        receipt = await sending
+    served = sum(network.nodes[f"s{i}"].served[Kind.GET_RECORDS] for i in range(3))
+    assert served >= 1
+    assert receipt.round >= 3
+
+
+async def test_a_silent_aggregator_is_left(
+    network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zipnet.sdk import driver
+
+    monkeypatch.setattr(driver, "_SILENCE_S", 0.3)
+    monkeypatch.setattr(driver, "_SILENT_ROUNDS", 0)
+    network.nodes["leaf-a"].muted.add(Kind.ROUND_OPENED)
+    _close(network, "leaf-b", "root")
+    troubles: list[ZipnetError] = []
+    async with _publisher(network, troubles) as one:
+        await network.until(lambda: bool(network.nodes["leaf-a"].subscribers))
+        _close(network, "leaf-a")
+        async with _publisher(network) as two:
+            await two.when.registered()
+            network.keep_running(2, wait_s=0.1)
+            assert (await one.publish(b"hello")).participants == 2
+    assert any("no round was opened" in str(error) for error in troubles)
+
+
 async def test_a_lying_server_is_left_and_reading_goes_on(network: FakeNetwork) -> None:
     async with _publisher(network) as one, _publisher(network) as two:
         await one.when.registered()
