@@ -101,9 +101,10 @@ class AppendReply(_Tagged, frozen=True, tag=4):
 
 
 class Submit(_Tagged, frozen=True, tag=5):
-    """A follower hands a command to the leader; ``request_id`` is unique across restarts."""
+    """A follower hands a command to the leader of ``term``; the id is unique across restarts."""
 
     request_id: RequestId
+    term: Term
     command: Command
 
 

@@ -29,9 +29,10 @@ QUEUE_LENGTH: Final = 64
 class Peers(Transport):  # type: ignore[misc]  # the library has no types
     """The library's transport interface: hands every message to ``send`` in our form."""
 
-    def __init__(self, send: Callable[[Node, Message], None]) -> None:
+    def __init__(self, send: Callable[[Node, Message], None], term: Callable[[], int]) -> None:
         super().__init__(None, None, [])
         self._collect = send
+        self._term = term
 
     @property
     def ready(self) -> bool:
@@ -51,7 +52,7 @@ class Peers(Transport):  # type: ignore[misc]  # the library has no types
 
     def send(self, node: Node, message: dict[str, Any]) -> bool:
         """Collect one message of the library."""
-        self._collect(node, from_library(message))
+        self._collect(node, from_library(message, self._term()))
         return True
 
 
@@ -78,15 +79,15 @@ class GatedQueue:
         return self._waiting.popleft()
 
 
-def from_library(message: dict[str, Any]) -> Message:
-    """Return the library's message in our form; anything unexpected is a :class:`GuardError`."""
+def from_library(message: dict[str, Any], term: int) -> Message:
+    """Return the library's message, sent in ``term``, in our form; GuardError if unexpected."""
     match message["type"]:
         case "request_vote":
             return RequestVote(message["term"], message["last_log_index"], message["last_log_term"])
         case "response_vote":
             return Vote(message["term"])
         case "apply_command":
-            return Submit(message["request_id"], message["command"][1:])
+            return Submit(message["request_id"], term, message["command"][1:])
         case "apply_command_response":
             error = message.get("error", 0)
             index, term = message.get("log_idx", 1), message.get("log_term", 0)

@@ -12,7 +12,8 @@ names are checked at every start, see :mod:`zipnet.consensus.quarantine`):
   counts as a confirmation now. Here the term is in it, and a newer term makes the leader step down.
 * *Votes.* The library counts messages, not voters; here a member counts once per term.
 * *Requests.* Ids start at a random number, so an answer meant for an earlier life of this member
-  cannot confirm a command of this one; a repeated request is put into the log once.
+  cannot confirm a command of this one. A request names the term it was meant for, and a repeated
+  one is put into the log once.
 * *Sending entries.* Bounded batches, no pickled big ones, no snapshots; a follower that diverged
   says where it agrees instead of being searched for, which the library may never finish.
 * *Commands.* Opaque bytes; applying one appends it to a list and so cannot raise.
@@ -153,7 +154,7 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
         self._seen: dict[int, OrderedDict[int, None]] = {i: OrderedDict() for i in range(size)}
         others = [node for index, node in self._members.items() if index != server]
         with under_clock(clock):
-            peers = Peers(self._send)
+            peers = Peers(self._send, self._term)
             super().__init__(self._members[server], others, _conf(timing), transport=peers)
         self._adopt(log)
 
@@ -186,7 +187,7 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
             connected.add(node)
             return
         connected.discard(node)
-        if node == self._SyncObj__raftLeader:
+        if self._SyncObj__raftLeader in (node, None):
             # Answers still owed by that leader were lost with the link; their fate is not known.
             self._SyncObj__onLeaderChanged()
 
@@ -267,7 +268,8 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
 
     def _on_submit(self, node: Node, message: Submit) -> None:
         seen = self._seen[node.id]
-        if message.request_id in seen:
+        # An old request may be a repeated one, accepted long ago: neither accept nor refuse it.
+        if message.request_id in seen or message.term != self._term():
             return
         seen[message.request_id] = None
         if len(seen) > _REMEMBERED_REQUESTS:
@@ -288,6 +290,10 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
             return
         self._follow(leader, message)
         agreed = self._agreement(message)
+        if agreed is not None and message.prev_index <= self._SyncObj__raftCommitIndex:
+            # A committed entry is disputed: somebody's disk lied. Answering would go on for ever.
+            self.refused += 1
+            return
         if agreed is not None:
             self._reply(leader, agreed, success=False)
             return
@@ -303,10 +309,10 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
 
     def _follow(self, leader: Node, message: AppendEntries) -> None:
         self._SyncObj__raftElectionDeadline = self._clock() + self._timeout()
+        if message.term > self._term() or self._SyncObj__raftLeader != leader:
+            self._SyncObj__onLeaderChanged()
         if message.term > self._term():
             self._SyncObj__setCurrentTerm(message.term, None)
-        if self._SyncObj__raftLeader != leader:
-            self._SyncObj__onLeaderChanged()
         self._SyncObj__raftLeader = leader
         self._SyncObj__setState(_FOLLOWER)
         self._SyncObj__leaderCommitIndex = message.commit_index

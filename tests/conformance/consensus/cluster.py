@@ -172,7 +172,7 @@ class Cluster:
 
     async def _client(self, until: float) -> None:
         loop = asyncio.get_running_loop()
-        while loop.time() < until:
+        while loop.time() < until and self.broken is None:
             await self.propose(self.rng.choice(self.members), timeout_s=self.rng.uniform(0.2, 3))
             await asyncio.sleep(self.rng.expovariate(12))
 
