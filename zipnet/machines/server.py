@@ -17,6 +17,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from zipnet.machines.committee import (
@@ -29,6 +30,7 @@ from zipnet.machines.committee import (
     RoundSealed,
 )
 from zipnet.machines.guard import RefusedRelease, ReleaseRequest
+from zipnet.machines.leader import Leader, LeaderView
 from zipnet.machines.server_effects import (
     AdmitClient,
     AggregateArrived,
@@ -64,14 +66,11 @@ from zipnet.machines.server_effects import (
     UnblindFailed,
 )
 from zipnet.protocol.command import (
-    AbortReason,
-    AbortRound,
     AnnounceKem,
     ChooseAggregate,
     Command,
     PostPartial,
     RetireClient,
-    SealRecord,
     SignRecord,
 )
 from zipnet.protocol.header import RoundHeader
@@ -100,12 +99,10 @@ class _Round:
         "own_partial",
         "partials",
         "shared",
-        "since",
         "unblinding",
     )
 
-    def __init__(self, since: float) -> None:
-        self.since = since
+    def __init__(self) -> None:
         self.aggregates: dict[Digest, Participants] = {}
         self.partials: dict[ServerIndex, Digest] = {}
         self.own_partial: Digest | None = None
@@ -142,13 +139,14 @@ class ServerMachine:
         self.state = CommitteeState(descriptor, max_clients=max_clients)
         self._descriptor = descriptor
         self._guard = guard
-        self._cadence = cadence
-        self._min_participants = max(min_participants, descriptor.params.min_participants)
+        least = max(min_participants, descriptor.params.min_participants)
+        self._leader = Leader(server, descriptor, cadence, least)
         self._stored = next_sequence
         self._leads = False
         self._caught_up = False
         self._connected: frozenset[ServerIndex] = frozenset()
-        self._round = _Round(0.0)
+        self._round = _Round()
+        self._early: deque[AggregateArrived] = deque(maxlen=_MAX_AGGREGATES)
         self._refused_round = RoundNumber(0)
         self._last_open = float("-inf")
         self._to_admit: dict[RegistryIndex, AdmitClient] = {}
@@ -159,7 +157,6 @@ class ServerMachine:
         self._kem_epoch = -1
         self._kem_ready: KemKeyReady | None = None
         self._asked: dict[tuple[str, object], float] = {}
-        self._roots = sum(1 for e in descriptor.descriptor.aggregators if e.parent is None)
 
     def step(  # noqa: C901, PLR0912 - the table of events
         self, event: Event, now: Instant
@@ -210,9 +207,10 @@ class ServerMachine:
         outcome = self.state.apply(data)
         match outcome:
             case RoundOpened():
-                self._round = _Round(now.monotonic)
+                self._round = _Round()
                 self._last_open = now.monotonic
                 self._asked.clear()
+                self._take_early()
                 self._admitted -= self._leaving
                 self._leaving.clear()
                 if self._caught_up:
@@ -259,11 +257,20 @@ class ServerMachine:
     def _on_aggregate(self, event: AggregateArrived) -> None:
         header = self.state.header
         if header is None or (event.round, event.header_hash) != (header.round, header.hash):
+            if event.round > self.state.last_round:
+                self._early.append(event)
             return
         chosen = self.state.chosen
         wanted = chosen is not None and chosen.aggregate == event.digest
         if wanted or len(self._round.aggregates) < _MAX_AGGREGATES:
             self._round.aggregates[event.digest] = event.participants
+
+    def _take_early(self) -> None:
+        """Look again at aggregates that were faster than the log that opens their round."""
+        waiting = list(self._early)
+        self._early.clear()
+        for event in waiting:
+            self._on_aggregate(event)
 
     def _on_partial(self, event: PartialArrived) -> None:
         if self.state.partials.get(event.server) == event.digest:
@@ -284,15 +291,27 @@ class ServerMachine:
     def _look(self, now: Instant, effects: list[Effect]) -> None:
         self._look_at_kem(now, effects)
         self._look_at_registry(now, effects)
-        match self.state.phase:
-            case Phase.IDLE:
-                self._look_idle(now, effects)
-            case Phase.OPEN:
-                self._look_open(now, effects)
-            case Phase.CHOSEN:
-                self._look_chosen(now, effects)
-            case Phase.REVEALED:
-                self._look_revealed(now, effects)
+        if self.state.phase is Phase.CHOSEN:
+            self._look_chosen(now, effects)
+        elif self.state.phase is Phase.REVEALED:
+            self._look_revealed(now, effects)
+        if self._leads:
+            self._lead(now, effects)
+
+    def _lead(self, now: Instant, effects: list[Effect]) -> None:
+        view = LeaderView(
+            now=now.monotonic,
+            wall_ms=now.wall_ms,
+            last_open=self._last_open,
+            connected=self._connected,
+            aggregates=self._round.aggregates,
+        )
+        decision = self._leader.decide(self.state, view)
+        if isinstance(decision, RoundHeader):
+            if self._due(now, "open", self.state.last_round):
+                effects.append(OpenRoundWith(decision))
+        elif decision is not None:
+            self._propose(decision, now, effects)
 
     def _due(self, now: Instant, what: str, about: object) -> bool:
         """Tell whether to ask (again) for something, and note that it was asked."""
@@ -324,66 +343,6 @@ class ServerMachine:
             if self.state.registry.is_active(index):
                 self._propose(RetireClient(index), now, effects)
 
-    def _look_idle(self, now: Instant, effects: list[Effect]) -> None:
-        state = self.state
-        if not self._leads or state.registry.active_count < self._min_participants:
-            return
-        if now.monotonic < self._last_open + self._cadence.round_period_ms / 1000:
-            return
-        roster = self._possible_roster()
-        if roster is None or not self._due(now, "open", state.last_round):
-            return
-        effects.append(OpenRoundWith(self._next_header(roster, now)))
-
-    def _possible_roster(self) -> tuple[ServerIndex, ...] | None:
-        everyone = range(len(self._descriptor.committee))
-        here = tuple(ServerIndex(i) for i in everyone if i == self.server or i in self._connected)
-        return here if len(here) >= self._descriptor.required_signatures else None
-
-    def _next_header(self, roster: tuple[ServerIndex, ...], now: Instant) -> RoundHeader:
-        state = self.state
-        return RoundHeader(
-            group=self._descriptor.group,
-            round=RoundNumber(state.last_round + 1),
-            descriptor_version=self._descriptor.descriptor.version,
-            previous_final=state.last_final,
-            previous_record=state.last_record,
-            schedule=state.schedule,
-            registry_version=state.registry.version,
-            registry_digest=state.registry.digest,
-            roster=roster,
-            opener=self.server,
-            opened_at_ms=now.wall_ms,
-        )
-
-    def _look_open(self, now: Instant, effects: list[Effect]) -> None:
-        if not self._leads:
-            return
-        folded = now.monotonic >= self._round.since + self._fold_grace_s
-        best = self._best_aggregate()
-        if best is not None and (folded or len(self._round.aggregates) >= self._roots):
-            digest, participants = best
-            if len(participants) >= self._min_participants:
-                number = self.state.last_round
-                count = len(participants)
-                command = ChooseAggregate(number, digest, participants.digest, count)
-                self._propose(command, now, effects)
-            else:
-                self._abort(AbortReason.BELOW_MINIMUM, now, effects)
-        elif folded and best is None:
-            self._abort(AbortReason.NO_AGGREGATE, now, effects)
-
-    @property
-    def _fold_grace_s(self) -> float:
-        """From opening to giving up on the root: the fold deadline and the way back."""
-        cadence = self._cadence
-        slack = cadence.round_deadline_ms - cadence.fold_deadline_ms
-        return (cadence.fold_deadline_ms + slack / 2) / 1000
-
-    def _best_aggregate(self) -> tuple[Digest, Participants] | None:
-        found = self._round.aggregates.items()
-        return max(found, key=lambda item: (len(item[1]), item[0]), default=None)
-
     def _look_chosen(self, now: Instant, effects: list[Effect]) -> None:
         own_posted = self.server in self.state.partials
         if not own_posted and self._round.own_partial is not None and self.state.chosen is not None:
@@ -392,12 +351,6 @@ class ServerMachine:
             self._propose(command, now, effects)
         elif not own_posted:
             self._release(now, effects)
-        if self._leads and now.monotonic >= self._round.since + self._deadline_s:
-            self._abort(AbortReason.PARTIAL_MISSING, now, effects)
-
-    @property
-    def _deadline_s(self) -> float:
-        return self._cadence.round_deadline_ms / 1000
 
     def _release(self, now: Instant, effects: list[Effect]) -> None:
         """Ask the guard, and unblind if it agrees (rule 2)."""
@@ -441,10 +394,6 @@ class ServerMachine:
             return
         if self.server in header.roster:
             self._look_at_partials(header, chosen, now, effects)
-        late = now.monotonic >= self._round.since + self._deadline_s
-        enough = len(self.state.signatures) >= self._descriptor.required_signatures
-        if self._leads and late and enough:
-            self._propose(SealRecord(header.round), now, effects)
 
     def _look_at_partials(
         self, header: RoundHeader, chosen: ChooseAggregate, now: Instant, effects: list[Effect]
@@ -491,12 +440,3 @@ class ServerMachine:
         others = tuple(dict.fromkeys(s for s in holders if s != self.server))
         if self._due(now, "fetch", digest):
             effects.append(Fetch(digest, others))
-
-    def _abort(self, why: AbortReason, now: Instant, effects: list[Effect]) -> None:
-        header = self.state.header
-        if header is None:
-            return
-        absent: tuple[ServerIndex, ...] = ()
-        if self.state.phase is Phase.CHOSEN:
-            absent = tuple(s for s in header.roster if s not in self.state.partials)
-        self._propose(AbortRound(header.round, why, absent), now, effects)

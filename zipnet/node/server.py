@@ -34,8 +34,9 @@ from zipnet.node.listen import NodeListener
 from zipnet.node.mesh import CommitteeMesh
 from zipnet.node.notify import ServiceNotifier
 from zipnet.node.record_keeper import RecordKeeper
-from zipnet.node.server_acts import ServerActs, ServerParts
+from zipnet.node.server_acts import ServerActs
 from zipnet.node.server_driver import EventQueue, ServerDriver, safe_mode_in
+from zipnet.node.server_parts import ServerParts
 from zipnet.node.server_routes import ServerRoutes
 from zipnet.observe.health import Health
 from zipnet.observe.log import get_logger

@@ -12,10 +12,8 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
 import numpy as np
@@ -26,7 +24,6 @@ from zipnet.errors import (
     GuardError,
     RemoteProtocolError,
     TransportError,
-    VerificationError,
 )
 from zipnet.machines.server_effects import (
     AdmitClient,
@@ -34,12 +31,9 @@ from zipnet.machines.server_effects import (
     AnnounceKemKey,
     AssembleRecord,
     CatchUpRecords,
-    ClientAdmitted,
-    ClientNotAdmitted,
     Effect,
     Fetch,
     KeepAggregate,
-    KemKeyReady,
     OpenRoundWith,
     PartialArrived,
     PersistRelease,
@@ -56,25 +50,18 @@ from zipnet.machines.server_effects import (
     Unblinded,
     UnblindFailed,
 )
+from zipnet.node.server_clients import ServerClients
 from zipnet.observe.log import get_logger
 from zipnet.protocol.aggregate import Partial, decode_aggregate, decode_partial
 from zipnet.protocol.command import OpenRound, sign_command
 from zipnet.protocol.header import sign_header
 from zipnet.protocol.ids import Digest, ServerIndex, content_digest, keyed
-from zipnet.protocol.kem import KemKeyPair
 from zipnet.protocol.record import (
     RECORD_SIGNATURE_USE,
     Record,
     RecordContent,
     assemble_content,
 )
-from zipnet.protocol.registration import (
-    Registration,
-    RegistryChange,
-    decode_registration,
-    sign_announcement,
-)
-from zipnet.protocol.secret import Secret
 from zipnet.wire.messages import (
     Blob,
     GetBlob,
@@ -84,51 +71,15 @@ from zipnet.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from zipnet.machines.server import ServerMachine
-    from zipnet.node.mesh import CommitteeMesh
-    from zipnet.node.record_keeper import RecordKeeper
-    from zipnet.node.server_driver import EventQueue
-    from zipnet.observe.metrics import NodeMetrics
-    from zipnet.ports import Consensus, Journal
+    from zipnet.node.server_parts import ServerParts
     from zipnet.protocol.command import Command
-    from zipnet.protocol.descriptor import TrustedDescriptor
-    from zipnet.protocol.identity import Identity
-    from zipnet.protocol.ids import RegistryIndex
-    from zipnet.protocol.pads import PadEngine
-    from zipnet.storage.blobs import BlobStore
-    from zipnet.storage.custody import KeyCustody
 
-__all__ = ["ServerActs", "ServerParts"]
+__all__ = ["ServerActs"]
 
 _T = TypeVar("_T")
 _PROPOSE_TIMEOUT_S = 5.0
 _FETCH_TIMEOUT_S = 3.0
-_ADMISSION_ATTEMPTS = 30
-_ADMISSION_PAUSE_S = 1.0
 _MAX_RUNNING = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class ServerParts:
-    """What a server's acts work with; built by ``zipnet.node.server``.
-
-    Attributes:
-        committee_secret: Salts the participant commitments; never leaves the process.
-    """
-
-    machine: ServerMachine
-    descriptor: TrustedDescriptor
-    identity: Identity
-    committee_secret: Secret = field(repr=False)
-    consensus: Consensus
-    mesh: CommitteeMesh
-    custody: KeyCustody
-    engine: PadEngine
-    releases: Journal
-    blobs: BlobStore
-    keeper: RecordKeeper
-    metrics: NodeMetrics
-    events: EventQueue
 
 
 class ServerActs:
@@ -142,7 +93,7 @@ class ServerActs:
         self._withheld: dict[Digest, bytes] = {}
         self._contents: dict[int, RecordContent] = {}
         self._round_blobs: list[Digest] = []
-        self._registered: dict[Digest, asyncio.Future[RegistryIndex]] = {}
+        self._clients = ServerClients(parts, self._in_custody, self.obtain_blob)
         self._log = get_logger()
 
     async def run(self) -> None:
@@ -161,13 +112,6 @@ class ServerActs:
         self._parts.custody.close()
 
     # -- for the routes ------------------------------------------------------------------------
-
-    def expect_registration(self, registration: Digest) -> asyncio.Future[RegistryIndex]:
-        """Return a future for the index, resolved once the client is admitted here."""
-        future: asyncio.Future[RegistryIndex] = asyncio.get_running_loop().create_future()
-        self._registered[registration] = future
-        future.add_done_callback(lambda _: self._registered.pop(registration, None))
-        return future
 
     async def propose(self, command: Command) -> None:
         """Sign a command as this server and put it into the log.
@@ -205,9 +149,8 @@ class ServerActs:
         blob = self._parts.blobs.get(digest)
         if blob is not None:
             return blob
-        for server in holders:
-            if server not in self._parts.mesh.connected():
-                continue
+        connected = self._parts.mesh.connected()
+        for server in (holder for holder in holders if holder in connected):
             try:
                 payload = await self._parts.mesh.request(
                     server, Kind.GET_BLOB, GetBlob(digest=digest), timeout_s=_FETCH_TIMEOUT_S
@@ -260,13 +203,13 @@ class ServerActs:
             case StepChains():
                 await self._step_chains(effect)
             case AdmitClient():
-                await self._begin(self._admit(effect.change))
+                await self._begin(self._clients.admit(effect.change))
             case RetireChain():
                 await self._in_custody(lambda: parts.custody.retire(effect.index))
                 if effect.registration is not None:
                     await asyncio.to_thread(parts.blobs.drop, [effect.registration])
             case AnnounceKemKey():
-                await self._begin(self._announce_kem(effect))
+                await self._begin(self._clients.announce_kem(effect))
             case PublishOpened():
                 parts.metrics.rounds_opened.inc()
                 await parts.keeper.announce_opened(effect.signed)
@@ -277,6 +220,11 @@ class ServerActs:
 
     async def _begin(self, work: Coroutine[object, object, None]) -> None:
         await self._running.put(work)
+
+    @property
+    def clients(self) -> ServerClients:
+        """Who is admitted, and the keys they register under."""
+        return self._clients
 
     async def _in_custody(self, call: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, call)
@@ -352,12 +300,12 @@ class ServerActs:
     async def _assemble(self, effect: AssembleRecord) -> None:
         parts, header = self._parts, effect.header
         params = parts.descriptor.params
-        blob = parts.blobs.get(effect.aggregate)
-        partials = [parts.blobs.get(digest) for digest in effect.partials]
-        if blob is None or None in partials:
-            return  # dropped under memory pressure; the machine asks again and fetches
-        _, aggregate = decode_aggregate(blob, params)
+        blob = await self.obtain_blob(effect.aggregate, header.roster)
+        partials = [await self.obtain_blob(digest, header.roster) for digest in effect.partials]
         bodies = [decode_partial(item, params)[1].body for item in partials if item is not None]
+        if blob is None or len(bodies) < len(partials):
+            return  # dropped under memory pressure and nobody has it now; the machine asks again
+        _, aggregate = decode_aggregate(blob, params)
         clear = await asyncio.to_thread(_fold, aggregate.body, bodies)
         with parts.committee_secret.reveal() as secret:
             salt = keyed("participants-salt", secret, header.hash)
@@ -394,80 +342,6 @@ class ServerActs:
         self._parts.metrics.rounds_aborted.inc(reason)
         self._log.warning("round_aborted", round=aborted.round, reason=reason, absent=absent)
         await self._parts.keeper.announce_aborted(aborted)
-
-    # -- clients and keys ----------------------------------------------------------------------
-
-    async def _admit(self, change: RegistryChange) -> None:
-        parts, index = self._parts, change.index
-        admitted = parts.custody.holds(index)
-        attempts = 0
-        while not admitted and attempts < _ADMISSION_ATTEMPTS:
-            if attempts:
-                await asyncio.sleep(_ADMISSION_PAUSE_S)
-            if not parts.machine.state.registry.is_active(index):
-                return
-            attempts += 1
-            registration = await self._obtain_registration(change)
-            if registration is None:
-                continue
-            admitted = await self._begin_chain(change, registration)
-            break
-        await parts.events.post(ClientAdmitted(index) if admitted else ClientNotAdmitted(index))
-        waiting = self._registered.get(change.registration) if change.registration else None
-        if waiting is not None and not waiting.done() and admitted:
-            waiting.set_result(index)
-
-    async def _begin_chain(self, change: RegistryChange, registration: Registration) -> bool:
-        custody = self._parts.custody
-        mine = registration.for_server(self._server)
-        return await self._in_custody(
-            lambda: custody.admit(change.index, change.first_round, mine.epoch, mine.ciphertext)
-        )
-
-    async def _obtain_registration(self, change: RegistryChange) -> Registration | None:
-        """Fetch, verify and keep the registration a change names; None if it is not had."""
-        parts = self._parts
-        if change.registration is None or change.client is None:
-            return None
-        others = tuple(
-            ServerIndex(s) for s in range(len(parts.descriptor.committee)) if s != self._server
-        )
-        blob = await self.obtain_blob(change.registration, others)
-        if blob is None:
-            return None
-        try:
-            registration = decode_registration(
-                blob, parts.descriptor.group, len(parts.descriptor.committee)
-            )
-        except (RemoteProtocolError, VerificationError) as error:
-            self._log.warning("registration_refused", reason=error.reason)
-            return None
-        identity = registration.identity
-        if (identity.peer_id, identity.ed25519) != change.client:
-            self._log.warning("registration_refused", reason="identity_mismatch")
-            return None
-        await asyncio.to_thread(parts.blobs.keep, change.registration)
-        return registration
-
-    async def _announce_kem(self, effect: AnnounceKemKey) -> None:
-        parts = self._parts
-        held = await self._in_custody(lambda: parts.custody.kem_entry(effect.epoch))
-        if held is not None and parts.blobs.get(held.announcement) is not None:
-            await parts.events.post(KemKeyReady(effect.epoch, held.announcement))
-            return
-        epoch = max(effect.epoch, effect.announced + 1)
-        seed = Secret.random(os.urandom)
-        pair = KemKeyPair.from_seed(seed)
-        public = pair.public
-        pair.close()
-        blob = sign_announcement(
-            parts.descriptor.group, self._server, epoch, public, parts.identity
-        )
-        digest = parts.blobs.put(blob)
-        await asyncio.to_thread(parts.blobs.keep, digest)
-        await self._in_custody(lambda: parts.custody.add_kem(epoch, seed, digest))
-        parts.mesh.push_all(Kind.PUT_BLOB, PutBlob(blob=blob))
-        await parts.events.post(KemKeyReady(epoch, digest))
 
 
 def _fold(aggregate: bytes, partials: list[bytes]) -> bytearray:

@@ -43,7 +43,8 @@ from zipnet.wire.messages import (
 if TYPE_CHECKING:
     from zipnet.node.feed import Feed
     from zipnet.node.record_keeper import RecordKeeper
-    from zipnet.node.server_acts import ServerActs, ServerParts
+    from zipnet.node.server_acts import ServerActs
+    from zipnet.node.server_parts import ServerParts
     from zipnet.wire.frames import Frame
 
 __all__ = ["ServerRoutes"]
@@ -159,7 +160,7 @@ class ServerRoutes:
         command = RegisterClient(
             identity.peer_id, identity.ed25519, registration.serial, registration.digest
         )
-        admitted = self._acts.expect_registration(registration.digest)
+        admitted = self._acts.clients.expect_registration(registration.digest)
         try:
             async with asyncio.timeout(_REGISTRATION_TIMEOUT_S):
                 await self._acts.propose(command)

@@ -1,0 +1,157 @@
+"""A committee server's side of clients: KEM keys they encapsulate to, chains that begin from it.
+
+Rules:
+
+1. A registration is verified here, by this server, whoever vouched for it in the log.
+2. It is kept until the client is retired: a restart begins the chain again from it.
+3. One epoch never has two keys; a lost key is followed by the next epoch's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from zipnet.errors import RemoteProtocolError, VerificationError
+from zipnet.machines.server_effects import (
+    AnnounceKemKey,
+    ClientAdmitted,
+    ClientNotAdmitted,
+    KemKeyReady,
+)
+from zipnet.observe.log import get_logger
+from zipnet.protocol.ids import Digest, ServerIndex
+from zipnet.protocol.kem import KemKeyPair
+from zipnet.protocol.registration import (
+    Registration,
+    RegistryChange,
+    decode_registration,
+    sign_announcement,
+)
+from zipnet.protocol.secret import Secret
+from zipnet.wire.messages import Kind, PutBlob
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from zipnet.node.server_parts import ServerParts
+    from zipnet.protocol.ids import RegistryIndex
+
+__all__ = ["InCustody", "ServerClients"]
+
+_T = TypeVar("_T")
+_ADMISSION_ATTEMPTS = 30
+_ADMISSION_PAUSE_S = 1.0
+
+
+class InCustody(Protocol):
+    """Runs a call in key custody's worker thread, in the order asked for."""
+
+    async def __call__(self, call: Callable[[], _T]) -> _T:
+        """Return what the call returned."""
+        ...
+
+
+class ServerClients:
+    """Admits clients and announces keys for one server.
+
+    Args:
+        parts: The server's parts.
+        in_custody: The way to key custody.
+        obtain_blob: Finds a blob here or at another server.
+    """
+
+    def __init__(
+        self,
+        parts: ServerParts,
+        in_custody: InCustody,
+        obtain_blob: Callable[[Digest, tuple[ServerIndex, ...]], Awaitable[bytes | None]],
+    ) -> None:
+        self._parts = parts
+        self._server: ServerIndex = parts.machine.server
+        self._in_custody = in_custody
+        self._obtain_blob = obtain_blob
+        self._registered: dict[Digest, asyncio.Future[RegistryIndex]] = {}
+        self._log = get_logger()
+
+    def expect_registration(self, registration: Digest) -> asyncio.Future[RegistryIndex]:
+        """Return a future for the index, resolved once the client is admitted here."""
+        future: asyncio.Future[RegistryIndex] = asyncio.get_running_loop().create_future()
+        self._registered[registration] = future
+        future.add_done_callback(lambda _: self._registered.pop(registration, None))
+        return future
+
+    async def admit(self, change: RegistryChange) -> None:
+        """Begin a client's chain from its registration, and tell the machine and whoever waits."""
+        parts, index = self._parts, change.index
+        admitted = parts.custody.holds(index)
+        attempts = 0
+        while not admitted and attempts < _ADMISSION_ATTEMPTS:
+            if attempts:
+                await asyncio.sleep(_ADMISSION_PAUSE_S)
+            if not parts.machine.state.registry.is_active(index):
+                return
+            attempts += 1
+            registration = await self._obtain_registration(change)
+            if registration is None:
+                continue
+            admitted = await self._begin_chain(change, registration)
+            break
+        await parts.events.post(ClientAdmitted(index) if admitted else ClientNotAdmitted(index))
+        waiting = self._registered.get(change.registration) if change.registration else None
+        if waiting is not None and not waiting.done() and admitted:
+            waiting.set_result(index)
+
+    async def _begin_chain(self, change: RegistryChange, registration: Registration) -> bool:
+        custody = self._parts.custody
+        mine = registration.for_server(self._server)
+        return await self._in_custody(
+            lambda: custody.admit(change.index, change.first_round, mine.epoch, mine.ciphertext)
+        )
+
+    async def _obtain_registration(self, change: RegistryChange) -> Registration | None:
+        """Fetch, verify and keep the registration a change names; None if it is not had."""
+        parts = self._parts
+        if change.registration is None or change.client is None:
+            return None
+        others = tuple(
+            ServerIndex(s) for s in range(len(parts.descriptor.committee)) if s != self._server
+        )
+        blob = await self._obtain_blob(change.registration, others)
+        if blob is None:
+            return None
+        try:
+            registration = decode_registration(
+                blob, parts.descriptor.group, len(parts.descriptor.committee)
+            )
+        except (RemoteProtocolError, VerificationError) as error:
+            self._log.warning("registration_refused", reason=error.reason)
+            return None
+        identity = registration.identity
+        if (identity.peer_id, identity.ed25519) != change.client:
+            self._log.warning("registration_refused", reason="identity_mismatch")
+            return None
+        await asyncio.to_thread(parts.blobs.keep, change.registration)
+        return registration
+
+    async def announce_kem(self, effect: AnnounceKemKey) -> None:
+        """Have the key of an epoch, share its announcement, and tell the machine."""
+        parts = self._parts
+        held = await self._in_custody(lambda: parts.custody.kem_entry(effect.epoch))
+        if held is not None and parts.blobs.get(held.announcement) is not None:
+            await parts.events.post(KemKeyReady(effect.epoch, held.announcement))
+            return
+        epoch = max(effect.epoch, effect.announced + 1)
+        seed = Secret.random(os.urandom)
+        pair = KemKeyPair.from_seed(seed)
+        public = pair.public
+        pair.close()
+        blob = sign_announcement(
+            parts.descriptor.group, self._server, epoch, public, parts.identity
+        )
+        digest = parts.blobs.put(blob)
+        await asyncio.to_thread(parts.blobs.keep, digest)
+        await self._in_custody(lambda: parts.custody.add_kem(epoch, seed, digest))
+        parts.mesh.push_all(Kind.PUT_BLOB, PutBlob(blob=blob))
+        await parts.events.post(KemKeyReady(epoch, digest))

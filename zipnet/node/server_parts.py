@@ -1,0 +1,45 @@
+"""What the parts of a committee server share; built once by ``zipnet.node.server``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zipnet.machines.server import ServerMachine
+    from zipnet.node.mesh import CommitteeMesh
+    from zipnet.node.record_keeper import RecordKeeper
+    from zipnet.node.server_driver import EventQueue
+    from zipnet.observe.metrics import NodeMetrics
+    from zipnet.ports import Consensus, Journal
+    from zipnet.protocol.descriptor import TrustedDescriptor
+    from zipnet.protocol.identity import Identity
+    from zipnet.protocol.pads import PadEngine
+    from zipnet.protocol.secret import Secret
+    from zipnet.storage.blobs import BlobStore
+    from zipnet.storage.custody import KeyCustody
+
+__all__ = ["ServerParts"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerParts:
+    """Everything a running server works with.
+
+    Attributes:
+        committee_secret: Salts the participant commitments; never leaves the process.
+    """
+
+    machine: ServerMachine
+    descriptor: TrustedDescriptor
+    identity: Identity
+    committee_secret: Secret = field(repr=False)
+    consensus: Consensus
+    mesh: CommitteeMesh
+    custody: KeyCustody
+    engine: PadEngine
+    releases: Journal
+    blobs: BlobStore
+    keeper: RecordKeeper
+    metrics: NodeMetrics
+    events: EventQueue
