@@ -39,7 +39,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command()
-def create(  # noqa: PLR0917 - each option is one thing a descriptor says
+def create(
     name: Annotated[str, typer.Option(help="Name of the instance, such as acme.mainnet.")],
     committee_secret_file: Annotated[
         Path, typer.Option(help="The committee's secret; only its fingerprint goes in.")

@@ -56,7 +56,8 @@ ALLOWED_FIELDS = frozenset(
         # Errors.
         "reason", "code", "error", "hint", "error_type", "traceback", "retry_after_s", "attempt",
         # The node: where it listens, how it was set up.
-        "version", "commit", "python", "profile", "posture", "transport", "host", "port", "metrics_port",
+        "version", "commit", "python", "profile", "posture", "transport", "host", "port",
+        "metrics_port",
         "setting", "path", "state", "signal", "exit_code", "elapsed_s", "deadline_s", "mode",
         "engine", "us_per_client", "warning", "condition", "ready",
         # Other nodes of the descriptor (never clients).
