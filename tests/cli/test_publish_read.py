@@ -63,6 +63,7 @@ def descriptor(tmp_path: Path) -> Path:
 
 
 class TestAgainstARunningNetwork:
+    @pytest.mark.requirement("D2")
     async def test_what_goes_in_by_every_way_comes_out_verified(self, tmp_path: Path) -> None:
         lines = tmp_path / "lines.txt"
         long = "a line that is longer than one slot " * 9

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from zipnet.cli import output
@@ -14,14 +15,46 @@ from zipnet.cli import output
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-__all__ = ["printable", "stdin_lines", "stranger_json"]
+    from zipnet.errors import ZipnetError
+
+__all__ = ["Notes", "printable", "stdin_lines", "stranger_json"]
 
 _CHUNK_BYTES = 64 * 1024
 _QUEUED_LINES = 16
+_REPEAT_S = 60.0
+_REMEMBERED = 256
 
 
-async def stdin_lines(limit: int) -> AsyncIterator[bytes]:
-    """Yield the lines of standard input as they come, without their line ends.
+class Notes:
+    """Words for a person about what is being dealt with: the same thing once a minute at most.
+
+    Args:
+        quiet: Whether to say nothing at all.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._told: dict[str, float] = {}
+
+    def trouble(self, error: ZipnetError) -> None:
+        """Tell about an error that is being dealt with."""
+        text, now = str(error), time.monotonic()
+        if now - self._told.get(text, float("-inf")) < _REPEAT_S:
+            return
+        self._told.pop(text, None)
+        self._told[text] = now
+        if len(self._told) > _REMEMBERED:
+            del self._told[next(iter(self._told))]
+        self.tell(f"note: {text}")
+
+    def tell(self, text: str) -> None:
+        """Tell something, unless asked not to."""
+        if not self._quiet:
+            output.note(text)
+
+
+async def stdin_lines(limit: int, *, until: asyncio.Event) -> AsyncIterator[bytes]:
+    """Yield the lines of standard input as they come, without their line ends, until an event.
 
     A line over ``limit`` bytes is yielded cut to ``limit + 1`` bytes, so that it can be refused as
     too long without being kept. The reading thread waits in a system call that nobody can cut
@@ -46,8 +79,21 @@ async def stdin_lines(limit: int) -> AsyncIterator[bytes]:
             put(None)
 
     threading.Thread(target=read, name="zipnet-stdin", daemon=True).start()
-    while (line := await queue.get()) is not None:
-        yield line
+    stopped = asyncio.create_task(until.wait())
+    try:
+        while (line := await _next(queue, stopped)) is not None:
+            yield line
+    finally:
+        stopped.cancel()
+
+
+async def _next(queue: asyncio.Queue[bytes | None], stopped: asyncio.Task[bool]) -> bytes | None:
+    getting = asyncio.create_task(queue.get())
+    try:
+        await asyncio.wait({getting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return getting.result() if getting.done() else None
+    finally:
+        getting.cancel()
 
 
 def printable(text: str) -> str:

@@ -15,7 +15,7 @@ import typer
 
 from zipnet.cli import output
 from zipnet.cli.app import new_app
-from zipnet.cli.lines import stdin_lines
+from zipnet.cli.lines import Notes, stdin_lines
 from zipnet.errors import ConfigError, LocalProtocolError, Refused, ZipnetError
 from zipnet.protocol.identity import Identity
 from zipnet.protocol.slots import max_message_bytes
@@ -99,7 +99,7 @@ def publish(
     for warning in settings.warnings:
         output.note(f"warning: {warning}")
     limit = max_message_bytes(settings.descriptor.params)
-    work = _Work(_timeout_s(timeout), limit, as_json=as_json, quiet=quiet)
+    work = _Work(_timeout_s(timeout), limit, as_json=as_json, notes=Notes(quiet=quiet))
     given = _given(message, messages, whole_input=not (lines or cover))
     for line, text in given:
         work.require_sendable(text, line)
@@ -140,9 +140,9 @@ class _Work:
     timeout_s: float
     limit: int
     as_json: bool
-    quiet: bool
+    notes: Notes
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
     code: int = 0
-    told: str = ""
     errors: list[ZipnetError] = field(default_factory=list)
 
     def require_sendable(self, text: bytes, line: int | None) -> None:
@@ -154,16 +154,6 @@ class _Work:
                 f"{where} is too long: {len(text)} bytes or more, {self.limit} can be sent",
                 hint="nothing was sent; shorten it or split it",
             )
-
-    def trouble(self, error: ZipnetError) -> None:
-        text = str(error)
-        if not self.quiet and text != self.told:
-            output.note(f"note: {text}")
-            self.told = text
-
-    def note(self, text: str) -> None:
-        if not self.quiet:
-            output.note(text)
 
     def receipt(self, receipt: Receipt) -> None:
         """Print one receipt."""
@@ -190,10 +180,9 @@ async def _publish(
 ) -> int:
     from zipnet.sdk import Publisher
 
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM) if cover else (signal.SIGTERM,):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, work.stop.set)
     identity = Identity.from_secret(settings.secret) if settings.secret else None
     async with Publisher(
         settings.descriptor,
@@ -201,11 +190,11 @@ async def _publish(
         transport=settings.transport,
         cadence=settings.cover_every,
         servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],
-        on_trouble=work.trouble,
+        on_trouble=work.notes.trouble,
     ) as publisher:
         tasks = [
             asyncio.create_task(_send_all(publisher, work, given, lines=lines, cover=cover)),
-            asyncio.create_task(stop.wait()),
+            asyncio.create_task(work.stop.wait()),
             asyncio.create_task(_announce(publisher, work)),
         ]
         try:
@@ -225,7 +214,7 @@ async def _publish(
 async def _announce(publisher: Publisher, work: _Work) -> None:
     with contextlib.suppress(ZipnetError):  # told where it is waited for
         await publisher.when.registered()
-        work.note("registered; taking part in rounds")
+        work.notes.tell("registered; taking part in rounds")
 
 
 async def _send_all(
@@ -234,7 +223,7 @@ async def _send_all(
     """Send what is given, then what comes in, then stay for cover if asked to."""
     places = asyncio.Semaphore(_AT_ONCE)
     async with asyncio.TaskGroup() as group:
-        async for line, text in _texts(given, work.limit, lines=lines):
+        async for line, text in _texts(given, work, lines=lines):
             try:
                 work.require_sendable(text, line)
             except ConfigError as error:
@@ -250,13 +239,13 @@ async def _send_all(
                 work.errors.append(error)
 
 
-async def _texts(given: list[_Text], limit: int, *, lines: bool) -> AsyncIterator[_Text]:
+async def _texts(given: list[_Text], work: _Work, *, lines: bool) -> AsyncIterator[_Text]:
     for item in given:
         yield item
     if not lines:
         return
     number = 0
-    async for text in stdin_lines(limit):
+    async for text in stdin_lines(work.limit, until=work.stop):
         number += 1
         if text.strip():
             yield number, text

@@ -13,8 +13,8 @@ import typer
 
 from zipnet.cli import output
 from zipnet.cli.app import new_app
-from zipnet.cli.lines import printable, stranger_json
-from zipnet.errors import ConfigError, ZipnetError
+from zipnet.cli.lines import Notes, printable, stranger_json
+from zipnet.errors import ConfigError
 from zipnet.machines.reader import Advanced, Message, MessageLost
 from zipnet.settings import load_client
 
@@ -77,7 +77,7 @@ def read(
     settings = load_client(flags, os.environ, config)
     for warning in settings.warnings:
         output.note(f"warning: {warning}")
-    printer = _Printer(records=records, as_json=as_json, limit=limit, quiet=quiet)
+    printer = _Printer(records=records, as_json=as_json, limit=limit, notes=Notes(quiet=quiet))
     if records_dir is not None:
         if follow:
             raise ConfigError("--follow and --records-dir exclude each other")
@@ -89,35 +89,23 @@ def read(
 class _Printer:
     """Prints what a reader tells, until the limit is reached."""
 
-    def __init__(self, *, records: bool, as_json: bool, limit: int | None, quiet: bool) -> None:
+    def __init__(self, *, records: bool, as_json: bool, limit: int | None, notes: Notes) -> None:
         self._records = records
         self._as_json = as_json
         self._left = limit
-        self._quiet = quiet
-        self._told = ""
+        self.notes = notes
 
     def take(self, effect: ReaderEffect) -> bool:
         """Print one effect if it is asked for; tells whether to go on."""
         if isinstance(effect, MessageLost):
-            self.note(
-                f"gave up a message of which {effect.received} of {effect.count} fragments came"
+            self.notes.tell(
+                f"note: gave up a message: {effect.received} of {effect.count} fragments came"
             )
         if isinstance(effect, Advanced if self._records else Message):
             self._print(effect)
             if self._left is not None:
                 self._left -= 1
         return self._left != 0
-
-    def trouble(self, error: ZipnetError) -> None:
-        """Tell a person what is being dealt with, each thing once in a row."""
-        if str(error) != self._told:
-            self.note(str(error))
-            self._told = str(error)
-
-    def note(self, text: str) -> None:
-        """Tell a person something, unless asked not to."""
-        if not self._quiet:
-            output.note(f"note: {text}")
 
     def _print(self, effect: ReaderEffect) -> None:
         if isinstance(effect, Message):
@@ -183,7 +171,7 @@ async def _read(
         from_sequence=from_sequence,
         follow=follow,
         servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],
-        on_trouble=printer.trouble,
+        on_trouble=printer.notes.trouble,
     ) as reader:
         async for effect in reader.events():
             if not printer.take(effect):
@@ -207,7 +195,7 @@ def _read_folder(
             verified += isinstance(effect, Advanced)
             if not printer.take(effect):
                 break
-    printer.note(f"{verified} records verified")
+    printer.notes.tell(f"note: {verified} records verified")
 
 
 def _stored(log: RecordLog, from_sequence: int) -> Iterator[bytes]:

@@ -277,6 +277,7 @@ async def test_a_silent_aggregator_is_left(
     assert any("no round was opened" in str(error) for error in troubles)
 
 
+@pytest.mark.spec("8.7")
 async def test_a_lying_server_is_left_and_reading_goes_on(network: FakeNetwork) -> None:
     async with _publisher(network) as one, _publisher(network) as two:
         await one.when.registered()

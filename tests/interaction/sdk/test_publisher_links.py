@@ -12,6 +12,7 @@ TRANSPORTS: list[Literal["tls", "quic"]] = ["tls", "quic"]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.requirement("D2")
 async def test_published_messages_come_back_verified_with_receipts(
     transport: Literal["tls", "quic"],
 ) -> None:

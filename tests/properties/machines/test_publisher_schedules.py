@@ -93,6 +93,8 @@ class _Schedule:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.spec("8.1")
+@pytest.mark.spec("8.8")
 def test_any_schedule_keeps_one_envelope_per_round_and_delivers_exactly_once(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

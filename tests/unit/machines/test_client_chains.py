@@ -29,6 +29,8 @@ def committee() -> HarnessCommittee:
 
 
 class TestRoundGuard:
+    @pytest.mark.spec("8.1")
+    @pytest.mark.spec("4.5")
     def test_each_round_passes_once_and_only_forward(self) -> None:
         guard = RoundGuard()
         guard.claim(RoundNumber(3))
@@ -49,6 +51,7 @@ class TestRoundGuard:
 
 
 class TestClientChains:
+    @pytest.mark.spec("4.2")
     def test_keys_are_those_of_the_initial_key_stepped_since_the_first_round(
         self, committee: HarnessCommittee
     ) -> None:
@@ -64,6 +67,7 @@ class TestClientChains:
         assert [bytes(key) for key in keys] == expected
         assert chains.position == 10
 
+    @pytest.mark.spec("4.5")
     def test_a_round_has_no_keys_once_they_were_taken(self, committee: HarnessCommittee) -> None:
         chains = _chains(committee)
         header = committee.next_header(round=RoundNumber(5))

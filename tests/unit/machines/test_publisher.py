@@ -87,6 +87,7 @@ class TestTakingPart:
         assert record.fragments[placement.slot].message_id == receipt.message_id
         assert receipt.record_hashes == (record.hash,)
 
+    @pytest.mark.spec("5")
     def test_message_reservation_and_cover_look_alike(
         self, committee: HarnessCommittee, crowd: list[HarnessPublisher]
     ) -> None:
@@ -156,6 +157,7 @@ class TestOneEnvelopePerRound:
         assert len(crowd[0].show_header()) == 1
         assert crowd[0].show_header() == []
 
+    @pytest.mark.spec("8.1")
     def test_a_second_header_for_a_round_gives_no_second_envelope(
         self, committee: HarnessCommittee, crowd: list[HarnessPublisher]
     ) -> None:
@@ -176,6 +178,7 @@ class TestOneEnvelopePerRound:
         with pytest.raises(GuardError):
             machine._take_part(header, 0.0)
 
+    @pytest.mark.spec("4.5")
     def test_registering_again_never_reopens_a_round(
         self, committee: HarnessCommittee, crowd: list[HarnessPublisher]
     ) -> None:
@@ -234,6 +237,7 @@ class TestHeaders:
             ("an unknown opener", {"opener": ServerIndex(9)}, "remote_protocol"),
         ],
     )
+    @pytest.mark.spec("8.4")
     def test_headers_that_are_not_allowed_get_no_envelope(
         self,
         committee: HarnessCommittee,
@@ -528,6 +532,7 @@ class TestRegistration:
 
 
 class TestOutcomes:
+    @pytest.mark.spec("8.8")
     def test_a_message_that_never_left_says_so(self, committee: HarnessCommittee) -> None:
         publisher = HarnessPublisher(committee, "alone")
         ticket = publisher.queue(b"hello", deadline=10.0)
@@ -539,6 +544,7 @@ class TestOutcomes:
         assert not publisher.failed[ticket].left
         assert "not registered" in publisher.failed[ticket].text
 
+    @pytest.mark.spec("8.8")
     def test_a_message_that_left_is_unknown_and_says_what_was_broadcast(
         self, committee: HarnessCommittee, crowd: list[HarnessPublisher]
     ) -> None:

@@ -114,6 +114,7 @@ def _fork() -> HarnessCommittee:
     return committee
 
 
+@pytest.mark.spec("8.7")
 def test_a_fork_is_refused_and_changes_nothing(
     log: HarnessCommittee, monkeypatch: pytest.MonkeyPatch
 ) -> None:
