@@ -20,6 +20,7 @@ from tdx.collateral import Bundle
 from tdx.errors import PolicyError, QuoteError, TdxError
 from tdx.policy import Policy, load_policy
 from tdx.quote import Quote, parse_quote
+from tdx.replay import compare_logs, explain, parse_ccel
 from tdx.trust import TrustRoot
 from tdx.verify import Verdict, verify
 
@@ -83,6 +84,37 @@ def show_command(quote: QuoteFile, as_json: AsJson = False) -> None:
         for position, item in enumerate(values):
             label = name if position == 0 else ""
             typer.echo(f"{label:<20} {item}")
+
+
+@app.command("replay")
+def replay_command(
+    ccel: Annotated[Path, typer.Argument(help="The event log's data; - reads stdin.")],
+    quote: Annotated[Path | None, typer.Option("--quote", help="A quote to compare with.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", help="An event log to compare with.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay a boot event log; exit 1 if it differs from a quote or a reference log."""
+    log = parse_ccel(_read(ccel))
+    rtmr = log.replay()
+    found = [
+        f"{event.describe()} does not carry the digest of its data" for event in log.misdescribed()
+    ]
+    if quote is not None:
+        found += [one.text for one in explain(log, parse_quote(_read(quote)).report.rtmr)]
+    if reference is not None:
+        found += [one.text for one in compare_logs(log, parse_ccel(_read(reference)))]
+    if as_json:
+        fields = {"rtmr": [value.hex() for value in rtmr], "events": len(log.events)}
+        _print_json(fields | {"differences": found})
+    else:
+        for index, value in enumerate(rtmr):
+            typer.echo(f"rtmr{index}  {value.hex()}  {len(log.of(index))} events")
+    for line in found:
+        typer.echo(f"differs: {line}", err=True)
+    if found:
+        raise typer.Exit(1)
 
 
 def main() -> None:

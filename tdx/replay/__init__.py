@@ -1,0 +1,15 @@
+"""Replay a TD's boot event log into its RTMRs, and say which event differs."""
+
+from tdx.replay.ccel import Event, EventLog, extend, parse_ccel, replay
+from tdx.replay.explain import Finding, compare_logs, explain
+
+__all__ = [
+    "Event",
+    "EventLog",
+    "Finding",
+    "compare_logs",
+    "explain",
+    "extend",
+    "parse_ccel",
+    "replay",
+]
