@@ -102,7 +102,7 @@ class LocalProtocolError(ProtocolError):
 
 
 class RemoteProtocolError(ProtocolError):
-    """Bytes from outside do not parse or break a rule; ``code`` is what the connection closes with."""
+    """Bytes from outside do not parse or break a rule; ``code`` is what the link closes with."""
 
     reason = "remote_protocol"
 

@@ -1,4 +1,4 @@
-"""The contracts between pure logic and the outside world; adapters implement them, nodes compose them.
+"""The contracts between pure logic and the outside world: adapters implement, nodes compose.
 
 Duties are stated once, here. Every adapter of a port passes that port's conformance suite under
 ``tests/conformance``. Nothing in this module performs I/O.
@@ -78,7 +78,7 @@ class Connection(Protocol):
 
 
 class Listener(Protocol):
-    """A bound socket that hands each accepted connection to its handler; ``close`` stops and waits."""
+    """A bound socket that hands each connection to its handler; ``close`` stops and waits."""
 
     @property
     def port(self) -> int: ...
@@ -148,7 +148,7 @@ class Consensus(Protocol):
         ...
 
     def receive(self, server: int, message: bytes) -> None:
-        """Feed one message of another member's engine; malformed bytes raise RemoteProtocolError."""
+        """Feed one message of another member's engine; malformed bytes: RemoteProtocolError."""
         ...
 
     def link_changed(self, server: int, *, up: bool) -> None:

@@ -48,6 +48,9 @@ def aggregator(
     profile: Annotated[str | None, typer.Option(help="development or production.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    committee_secret_file: Annotated[
+        Path | None, typer.Option(hidden=True, help="Refused: an aggregator never holds it.")
+    ] = None,
 ) -> None:
     """Run an aggregator: fold envelopes, pass the sum on, relay rounds and records."""
     from zipnet.cli.service import run_service
@@ -56,6 +59,7 @@ def aggregator(
 
     flags: dict[str, object] = {
         "descriptor": descriptor,
+        "committee_secret_file": committee_secret_file,
         "instance": instance,
         "universe": universe,
         "secret_file": secret_file,

@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -272,12 +272,13 @@ class _Server:
             if server == settings.index:
                 continue
             identity = settings.descriptor.committee[server]
+            terms = replace(self._terms, expected_peer=identity.peer_id, expected_role=Role.SERVER)
             links[server] = PersistentLink(
                 self._transports[1],
                 endpoint.host,
                 endpoint.port,
                 identity.ed25519,
-                self._terms,
+                terms,
                 expected_peer=identity.peer_id,
                 on_refused=partial(self._on_refused, server),
             )

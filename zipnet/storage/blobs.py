@@ -2,7 +2,8 @@
 
 A blob is what its digest says; it is checked when it comes in and again when it is read back from
 disk (rows M8, A6). Blobs live in bounded memory; those that must survive a crash are *kept* as one
-file each. Methods may be called from several threads. What may be served to whom is decided by the caller: the store only holds.
+file each. Methods may be called from several threads. What may be served to whom is decided by the
+caller: the store only holds.
 """
 
 from __future__ import annotations

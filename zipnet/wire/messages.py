@@ -263,7 +263,8 @@ def decode(payload: bytes, kind: type[M]) -> M:
     """
     try:
         message = _DECODERS[kind].decode(payload)
-    except msgspec.DecodeError as error:  # ValidationError is a child of it
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        # ValidationError is a DecodeError; a field name that is no UTF-8 is a plain ValueError.
         raise RemoteProtocolError(f"not a {kind.__name__} message: {error}") from error
     if not isinstance(message, kind):
         raise RemoteProtocolError(f"not a {kind.__name__} message")
