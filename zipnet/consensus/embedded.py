@@ -260,6 +260,7 @@ class EmbeddedConsensus:
 
     async def _wait(self) -> None:
         if self._inbox or self._member.wants_tick():
+            await asyncio.sleep(0)
             return
         delay = max(0.0, self._member.due() - self._now()) + _AFTER_DUE_S
         try:

@@ -217,7 +217,8 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
 
     def wants_tick(self) -> bool:
         """Whether another tick has something to do without any message or time passing."""
-        if len(self._members) == 1 and self._SyncObj__raftCommitIndex < self._last()[1]:
+        alone = len(self._members) == 1 and self._isLeader()
+        if alone and self._SyncObj__raftCommitIndex < self._last()[1]:
             return True
         return len(self._SyncObj__commandsQueue) > 0 and self.has_room()
 

@@ -233,7 +233,7 @@ class Cluster:
             await asyncio.sleep(self.rng.choice((0.005, 0.03, 0.2)) * self.rng.random())
             member = self.rng.choice(self.members)
             if self.rng.random() < 0.6:
-                self.network.reset(*self.rng.sample(range(self.size), 2))
+                self._reset_one()
                 continue
             self.stop(member, power=True)
             if self.rng.random() < 0.9:
@@ -251,6 +251,8 @@ class Cluster:
                 await self.start(member)
 
     async def _partition(self) -> None:
+        if self.size == 1:
+            return
         lonely = set(self.rng.sample(range(self.size), self.rng.randint(1, self.size // 2)))
         silent = self.rng.random() < 0.5
         self.note(f"partition {lonely} silent={silent}")
@@ -263,14 +265,19 @@ class Cluster:
                     self.network.sever(one, other)
 
     async def _swallow(self) -> None:
+        if self.size == 1:
+            return
         one, other = self.rng.sample(range(self.size), 2)
         self.note(f"swallow {one}->{other}")
         self.network.swallow(one, other)
 
     async def _reset(self) -> None:
         for _ in range(self.rng.randint(1, 3)):
-            one, other = self.rng.sample(range(self.size), 2)
-            self.network.reset(one, other)
+            self._reset_one()
+
+    def _reset_one(self) -> None:
+        if self.size > 1:
+            self.network.reset(*self.rng.sample(range(self.size), 2))
 
     async def _heal(self) -> None:
         self.note("heal")
