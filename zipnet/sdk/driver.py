@@ -52,7 +52,7 @@ from zipnet.machines.publisher_events import (
 )
 from zipnet.protocol.header import SignedHeader
 from zipnet.protocol.ids import RegistryIndex, RoundNumber
-from zipnet.sdk.links import LINK_ERRORS, Dialer, Trouble, Turns, serving
+from zipnet.sdk.links import LINK_ERRORS, Dialer, Trouble, Turns, serving, silence_s
 from zipnet.transport.session import Role
 from zipnet.wire.messages import (
     MAX_RECORDS_PER_PAGE,
@@ -89,8 +89,6 @@ __all__ = ["PublisherDriver"]
 
 _REGISTER_TIMEOUT_S = 15.0
 _REGISTER_AGAIN_S = 10.0
-_SILENCE_S = 30.0
-_SILENT_ROUNDS = 10
 _FRUITLESS_RECORDS = 8
 
 
@@ -308,13 +306,11 @@ class PublisherDriver:
 
     async def _until_useless(self, served: asyncio.Task[None]) -> None:
         """Return when the link has ended; raises when it lives and is of no use."""
-        cadence = self._descriptor.descriptor.cadence
-        per_round_s = (cadence.round_period_ms + cadence.round_deadline_ms) / 1000
-        silence_s = max(_SILENCE_S, _SILENT_ROUNDS * per_round_s)
+        allowed_s = silence_s(self._descriptor)
         while not served.done():
-            left_s = self._last_header_at + silence_s - self._loop.time()
+            left_s = self._last_header_at + allowed_s - self._loop.time()
             if left_s <= 0:
-                raise TransportError(f"no round was opened for {silence_s:g} s")
+                raise TransportError(f"no round was opened for {allowed_s:g} s")
             if self._fruitless >= _FRUITLESS_RECORDS:
                 raise TransportError(f"{self._fruitless} records came without what was sent")
             await asyncio.wait({served}, timeout=min(left_s, 1.0))

@@ -46,6 +46,7 @@ __all__ = [
     "client_transport",
     "refuse_requests",
     "serving",
+    "silence_s",
 ]
 
 Trouble: TypeAlias = Callable[[ZipnetError], None]
@@ -61,6 +62,15 @@ LINK_ERRORS = (
 """What one node can do wrong; the next node is asked then."""
 
 _DRAWN = secrets.SystemRandom()
+_SILENCE_S = 30.0
+_SILENT_ROUNDS = 10
+
+
+def silence_s(descriptor: TrustedDescriptor) -> float:
+    """Return how long a node may push nothing before another one is asked, in seconds."""
+    cadence = descriptor.descriptor.cadence
+    per_round_s = (cadence.round_period_ms + cadence.round_deadline_ms) / 1000
+    return max(_SILENCE_S, _SILENT_ROUNDS * per_round_s)
 
 
 def client_transport(name: Literal["quic", "tls"], descriptor: TrustedDescriptor) -> Transport:

@@ -23,7 +23,12 @@ import contextlib
 import secrets
 from typing import TYPE_CHECKING, Literal, Self
 
-from zipnet.errors import LocalProtocolError, RemoteProtocolError, VerificationError
+from zipnet.errors import (
+    LocalProtocolError,
+    RemoteProtocolError,
+    TransportError,
+    VerificationError,
+)
 from zipnet.machines.reader import (
     Advanced,
     FetchFrom,
@@ -33,7 +38,15 @@ from zipnet.machines.reader import (
     RecordArrived,
     RefuseRecord,
 )
-from zipnet.sdk.links import LINK_ERRORS, Dialer, Trouble, Turns, client_transport, serving
+from zipnet.sdk.links import (
+    LINK_ERRORS,
+    Dialer,
+    Trouble,
+    Turns,
+    client_transport,
+    serving,
+    silence_s,
+)
 from zipnet.sdk.verifier import RecordVerifier
 from zipnet.transport.session import Role
 from zipnet.wire.messages import (
@@ -62,6 +75,7 @@ __all__ = ["Reader"]
 
 _PASSES_WITHOUT_FOLLOW = 2
 _QUEUED_RECORDS = 64
+_SIGN_OF_LIFE = b""
 
 
 class Reader:
@@ -95,6 +109,7 @@ class Reader:
         self._turns = Turns(descriptor.descriptor.servers, on_trouble=on_trouble)
         self._machine = ReaderMachine(from_sequence)
         self._follow = follow
+        self._silence_s = silence_s(descriptor)
         self._verifier = RecordVerifier(descriptor)
         self._effects: AsyncGenerator[ReaderEffect, None] | None = None
 
@@ -165,12 +180,14 @@ class Reader:
 
     async def _from_server(self, session: Session) -> AsyncGenerator[VerifiedRecord, None]:
         """Yield what one server has, and what it pushes; ends only when nothing is to follow."""
-        queue: asyncio.Queue[bytes | None] = asyncio.Queue(_QUEUED_RECORDS)
+        queue: asyncio.Queue[bytes] = asyncio.Queue(_QUEUED_RECORDS)
 
         async def on_frame(frame: Frame) -> None:
             if frame.kind == Kind.RECORD_SEALED:
                 await queue.put(decode(frame.payload, RecordSealed).record)
-            elif frame.kind not in (Kind.ROUND_OPENED, Kind.ROUND_ABORTED):
+            elif frame.kind in (Kind.ROUND_OPENED, Kind.ROUND_ABORTED):
+                await queue.put(_SIGN_OF_LIFE)
+            else:
                 raise RemoteProtocolError(f"frame kind {frame.kind} is no push for a reader")
 
         async with serving(session, on_frame) as served:
@@ -181,8 +198,9 @@ class Reader:
             subscribe = Subscribe(from_sequence=self._machine.next_sequence)
             answer = await session.request(Kind.SUBSCRIBE, encode(subscribe))
             decode(answer.payload, Subscribed)
-            while (data := await _next(queue, served)) is not None:
-                yield await self._verifier.verify(data)
+            while (data := await _next(queue, served, self._silence_s)) is not None:
+                if data != _SIGN_OF_LIFE:
+                    yield await self._verifier.verify(data)
         raise session.ended_by or RemoteProtocolError("the server ended the link")
 
     async def _pages(self, session: Session) -> AsyncGenerator[VerifiedRecord, None]:
@@ -196,12 +214,24 @@ class Reader:
                 return
 
 
-async def _next(queue: asyncio.Queue[bytes | None], served: asyncio.Task[None]) -> bytes | None:
-    """The next pushed record; None once the link has ended and all that came was taken."""
+async def _next(
+    queue: asyncio.Queue[bytes], served: asyncio.Task[None], silence_s: float
+) -> bytes | None:
+    """The next push; None once the link has ended and all that came was taken.
+
+    Raises:
+        TransportError: When nothing came for too long: a server cut off from the committee.
+    """
     if queue.empty() and not served.done():
         waiting = asyncio.create_task(queue.get())
-        await asyncio.wait({waiting, served}, return_when=asyncio.FIRST_COMPLETED)
-        if waiting.done():
-            return waiting.result()
-        waiting.cancel()
+        try:
+            await asyncio.wait(
+                {waiting, served}, timeout=silence_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if waiting.done():
+                return waiting.result()
+        finally:
+            waiting.cancel()
+        if not served.done():
+            raise TransportError(f"the server told of nothing for {silence_s:g} s")
     return None if queue.empty() else queue.get_nowait()

@@ -93,6 +93,13 @@ async def test_an_aggregator_that_drops_envelopes_is_left(network: FakeNetwork) 
     assert any("without what was sent" in str(error) for error in troubles)
 
 
+def _be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    from zipnet.sdk import links
+
+    monkeypatch.setattr(links, "_SILENCE_S", 0.3)
+    monkeypatch.setattr(links, "_SILENT_ROUNDS", 0)
+
+
 def _close(network: FakeNetwork, *names: str) -> None:
     """Let exactly these aggregators refuse newcomers."""
     for name in TREE:
@@ -260,10 +267,7 @@ async def test_records_a_relay_swallows_are_fetched_from_the_committee(
 async def test_a_silent_aggregator_is_left(
     network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zipnet.sdk import driver
-
-    monkeypatch.setattr(driver, "_SILENCE_S", 0.3)
-    monkeypatch.setattr(driver, "_SILENT_ROUNDS", 0)
+    _be_impatient(monkeypatch)
     network.nodes["leaf-a"].muted.add(Kind.ROUND_OPENED)
     _close(network, "leaf-b", "root")
     troubles: list[ZipnetError] = []
@@ -334,6 +338,32 @@ async def test_a_follower_moves_to_another_server_and_misses_nothing(network: Fa
             assert await network.run_round(2)
             async with asyncio.timeout(10):
                 assert (await waiting).sequence == 2
+
+
+async def test_a_follower_leaves_a_server_that_tells_of_nothing(
+    network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _be_impatient(monkeypatch)
+    troubles: list[ZipnetError] = []
+    async with _publisher(network) as one, _publisher(network) as two:
+        await one.when.registered()
+        await two.when.registered()
+        async with Reader(
+            network.committee.descriptor, transport="tls", on_trouble=troubles.append
+        ) as reader:
+            records = reader.records()
+
+            async def following() -> VerifiedRecord:
+                return await anext(records)
+
+            waiting = asyncio.create_task(following())
+            await network.until(lambda: any(network.nodes[f"s{i}"].subscribers for i in range(3)))
+            (cut_off,) = [s for s in ("s0", "s1", "s2") if network.nodes[s].subscribers]
+            network.nodes[cut_off].muted |= {Kind.RECORD_SEALED, Kind.ROUND_OPENED}
+            assert await network.run_round(2)
+            async with asyncio.timeout(10):
+                assert (await waiting).sequence == 0
+    assert any("told of nothing" in str(error) for error in troubles)
 
 
 async def test_a_reader_can_be_read_once_and_needs_follow_for_now(network: FakeNetwork) -> None:
