@@ -2,8 +2,8 @@
 
 Implements :class:`zipnet.storage.Files`. :meth:`Disk.crash` decides what the power cut left: some
 of the unsynced operations in order, then perhaps one torn write — cut short, or with sectors that
-still hold what they held before (zeros, where the file was shorter). A file whose folder was not synced may be gone. A failed sync leaves bytes that every
-process sees and that no power cut spares.
+still hold what they held before (zeros, where the file was shorter). A file whose folder was not
+synced may be gone. A failed sync leaves bytes that every process sees and no power cut spares.
 
 Rules:
 

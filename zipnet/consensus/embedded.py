@@ -30,7 +30,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import ClassVar, Final
 
 from pysyncobj.config import FAIL_REASON
 
@@ -106,6 +106,10 @@ class EmbeddedConsensus:
         GuardError: The self-test found a way to reach a pickle.
     """
 
+    #: What the engine is made of; the conformance suite puts broken parts here.
+    _member_type: ClassVar[type[RaftMember]] = RaftMember
+    _log_type: ClassVar[type[DurableLog]] = DurableLog
+
     def __init__(
         self,
         *,
@@ -131,10 +135,10 @@ class EmbeddedConsensus:
         self._clock = clock or _loop_time
         self._pool: ThreadPoolExecutor | None = None
         self._run_blocking = run_blocking or self._in_thread
-        self._member = RaftMember(
+        self._member = self._member_type(
             server=server,
             size=size,
-            log=DurableLog(journal, server=server, size=size),
+            log=self._log_type(journal, server=server, size=size),
             timing=self._timing,
             clock=self._now,
             rng=rng or random.SystemRandom(),

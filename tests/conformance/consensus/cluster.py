@@ -11,20 +11,24 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from sim.clock import VirtualLoop, run_virtual
 from sim.disk import Disk, PowerCut
 from sim.network import Life, Network, Weather
 from tests.conformance.consensus.engines import EngineUnderTest, Place
 from zipnet.errors import ConsensusError, SafeMode, StorageError
-from zipnet.ports import Consensus
+
+if TYPE_CHECKING:
+    from zipnet.consensus.embedded import RunBlocking
+    from zipnet.ports import Consensus
 
 TROUBLE_S = 12.0
 PATIENCE_S = 30.0
 
 
-class InvariantBroken(AssertionError):
+class InvariantError(AssertionError):
     """A promise of the port does not hold."""
 
 
@@ -54,7 +58,7 @@ class Cluster:
         self.canonical: list[bytes] = []
         self.proposed: set[bytes] = set()
         self.acknowledged: set[bytes] = set()
-        self.broken: InvariantBroken | None = None
+        self.broken: InvariantError | None = None
         self.counter = 0
         self.events: list[str] = []
         #: Elections collide often: time-outs are short and close to each other.
@@ -81,7 +85,7 @@ class Cluster:
         except (PowerCut, StorageError) as failure:
             self.network.leave(member.server)
             if isinstance(failure, StorageError) and not self._excused(member):
-                raise InvariantBroken(f"{member.server} cannot start: {failure}") from failure
+                raise InvariantError(f"{member.server} cannot start: {failure}") from failure
             member.disk.crash() if isinstance(failure, PowerCut) else member.disk.kill()
             return
         member.engine, member.life, member.applied = engine, life, 0
@@ -103,7 +107,7 @@ class Cluster:
         self.network.leave(member.server)
         member.disk.crash() if power else member.disk.kill()
 
-    def _blocking(self, member: Member, life: int) -> Callable[[Callable[[], None]], object]:
+    def _blocking(self, member: Member, life: int) -> RunBlocking:
         async def run(call: Callable[[], None]) -> None:
             await asyncio.sleep(self.rng.uniform(0.0002, 0.003) + member.slow * self.rng.random())
             if member.disk.life != life:
@@ -131,21 +135,21 @@ class Cluster:
         except SafeMode:
             self.note(f"safe mode {member.server}")
             self.stop(member, power=False)
-        except InvariantBroken as broken:
+        except InvariantError as broken:
             self.broken = self.broken or broken
 
     def _check(self, member: Member, index: int, command: bytes) -> None:
         member.applied += 1
         if index != member.applied:
-            raise InvariantBroken(f"{member.server} handed out {index}, not {member.applied}")
+            raise InvariantError(f"{member.server} handed out {index}, not {member.applied}")
         if index <= len(self.canonical):
             if self.canonical[index - 1] != command:
-                raise InvariantBroken(f"two commands at index {index}")
+                raise InvariantError(f"two commands at index {index}")
             return
         if command not in self.proposed:
-            raise InvariantBroken(f"nobody proposed what stands at index {index}")
+            raise InvariantError(f"nobody proposed what stands at index {index}")
         if command in self.canonical:
-            raise InvariantBroken(f"the command at index {index} stands there twice")
+            raise InvariantError(f"the command at index {index} stands there twice")
         self.canonical.append(command)
 
     def verify(self) -> None:
@@ -187,7 +191,7 @@ class Cluster:
             await asyncio.sleep(self.rng.uniform(0.05, 0.9))
             await self.rng.choice(self._repertoire())()
 
-    def _repertoire(self) -> list[Callable[[], object]]:
+    def _repertoire(self) -> list[Callable[[], Awaitable[None]]]:
         return [
             self._stop_one,
             self._stop_one,
@@ -326,7 +330,7 @@ class Cluster:
         await self.settle()
         lost = self.acknowledged - set(self.canonical)
         if lost:
-            raise InvariantBroken(f"{len(lost)} acknowledged commands are lost")
+            raise InvariantError(f"{len(lost)} acknowledged commands are lost")
         for member in self.members:
             self.stop(member, power=True)
         await asyncio.sleep(0)
@@ -341,7 +345,7 @@ class Cluster:
             if member.engine is None:
                 await self.start(member)
             if member.engine is None:
-                raise InvariantBroken(f"{member.server} does not start on a sound disk")
+                raise InvariantError(f"{member.server} does not start on a sound disk")
         self.network.heal()
 
     async def settle(self) -> None:
@@ -353,7 +357,7 @@ class Cluster:
         while not self._level():
             self.verify()
             if asyncio.get_running_loop().time() > deadline:
-                raise InvariantBroken("members do not catch up")
+                raise InvariantError("members do not catch up")
             await asyncio.sleep(0.05)
         self.verify()
 
@@ -362,7 +366,7 @@ class Cluster:
         while not await self.propose(member, timeout_s=5):
             self.verify()
             if asyncio.get_running_loop().time() > deadline:
-                raise InvariantBroken(f"{member.server} gets nothing accepted")
+                raise InvariantError(f"{member.server} gets nothing accepted")
             await asyncio.sleep(0.01)
 
     def _level(self) -> bool:
@@ -375,7 +379,7 @@ class Cluster:
 
 
 def run_one(engine: EngineUnderTest, *, size: int, seed: int) -> Cluster:
-    """Run one seed; any broken promise is an :class:`InvariantBroken` that names it."""
+    """Run one seed; any broken promise is an :class:`InvariantError` that names it."""
 
     async def main() -> Cluster:
         assert isinstance(asyncio.get_running_loop(), VirtualLoop)
@@ -391,7 +395,7 @@ def run_one(engine: EngineUnderTest, *, size: int, seed: int) -> Cluster:
     try:
         return run_virtual(main())
     except BaseExceptionGroup as group:
-        broken = group.subgroup(InvariantBroken)
+        broken = group.subgroup(InvariantError)
         if broken is None:
             raise
-        raise InvariantBroken(f"seed {seed}: {broken.exceptions[0]}") from group
+        raise InvariantError(f"seed {seed}: {broken.exceptions[0]}") from group

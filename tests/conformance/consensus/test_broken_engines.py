@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from tests.conformance.consensus.cluster import InvariantBroken, run_one
+from tests.conformance.consensus.cluster import InvariantError, run_one
 from tests.conformance.consensus.engines import BROKEN, EngineUnderTest
 
 #: Seeds tried per committee size. Some faults need two candidates, a crash and bad luck to show.
@@ -24,7 +24,7 @@ def test_a_broken_engine_is_caught(engine: EngineUnderTest) -> None:
         for size in (5, 3):
             try:
                 run_one(engine, size=size, seed=seed)
-            except InvariantBroken as broken:
+            except InvariantError as broken:
                 print(f"{engine.name}: caught at size={size} seed={seed}: {broken}")
                 return
     pytest.fail(f"{engine.name} was not caught in {ATTEMPTS} seeds of each size")

@@ -1,4 +1,4 @@
-"""The journal port's promises: on the real file system, and on a disk that tears, fills and fails."""
+"""The journal port's promises, on real files and on a disk that tears, fills and fails."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,9 +20,11 @@ from zipnet.errors import (
     SafeMode,
     StorageError,
 )
-from zipnet.ports import Journal
 from zipnet.storage import FileJournal, Files, OsFiles
 from zipnet.storage.journal import MAX_ENTRY_BYTES
+
+if TYPE_CHECKING:
+    from zipnet.ports import Journal
 
 IDENTITY = bytes(range(32))
 HEADER_BYTES = 74

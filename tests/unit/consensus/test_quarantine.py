@@ -1,4 +1,4 @@
-"""No pickle is reached from the wire, the journal or a snapshot, and the self-test notices if one is."""
+"""No pickle is reached from wire, journal or snapshot, and the self-test notices if one is."""
 
 from __future__ import annotations
 
