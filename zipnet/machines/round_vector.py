@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zipnet.protocol.ids import MESSAGE_ID_BYTES, MessageId, SlotIndex
 from zipnet.protocol.reservation import (
     Reservation,
     granted_slots,
@@ -20,18 +21,19 @@ from zipnet.protocol.reservation import (
     write_reservations,
 )
 from zipnet.protocol.secret import Secret
-from zipnet.protocol.slots import encode_slot
+from zipnet.protocol.slots import Fragment, encode_slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from zipnet.protocol.header import RoundHeader
-    from zipnet.protocol.ids import Digest, RoundNumber, SlotIndex
+    from zipnet.protocol.ids import Digest, RoundNumber
     from zipnet.protocol.params import RoundParams
     from zipnet.protocol.record import VerifiedRecord
-    from zipnet.protocol.slots import Fragment
 
 __all__ = ["SlotClaims"]
+
+_NOTHING = Fragment(MessageId(bytes(MESSAGE_ID_BYTES)), 0, 1, b"\0")
 
 
 class SlotClaims:
@@ -78,6 +80,9 @@ class SlotClaims:
             body[start : start + params.slot_bytes] = encode_slot(
                 fragment, params, header_hash, slot
             )
+        # As many slots are encoded for cover as for the most that can be said; these go nowhere.
+        for _ in range(self._limit - len(boarded)):
+            encode_slot(_NOTHING, params, header_hash, SlotIndex(0))
         # Always derived in full, so that asking for nothing takes as long as asking.
         entries = reservation_entries(self._key, header_hash, params, self._limit)
         entries = entries[: max(wanted, 0)]
