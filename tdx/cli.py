@@ -18,7 +18,8 @@ import typer
 
 from tdx.collateral import Bundle
 from tdx.errors import PolicyError, QuoteError, TdxError
-from tdx.policy import Policy, load_policy
+from tdx.measure import Boot, measure
+from tdx.policy import Policy, dump_policy, load_policy
 from tdx.quote import Quote, parse_quote
 from tdx.replay import compare_logs, explain, parse_ccel
 from tdx.trust import TrustRoot
@@ -84,6 +85,42 @@ def show_command(quote: QuoteFile, as_json: AsJson = False) -> None:
         for position, item in enumerate(values):
             label = name if position == 0 else ""
             typer.echo(f"{label:<20} {item}")
+
+
+@app.command("measure")
+def measure_command(
+    firmware: Annotated[Path, typer.Argument(metavar="OVMF", help="The combined TDVF image.")],
+    kernel: Annotated[Path | None, typer.Option("--kernel", help="A kernel to boot.")] = None,
+    initrd: Annotated[Path | None, typer.Option("--initrd", help="Its initrd.")] = None,
+    cmdline: Annotated[str, typer.Option("--cmdline", help="Its command line.")] = "",
+    memory_mib: Annotated[
+        int, typer.Option("--memory-mib", min=256, help="The TD's memory.")
+    ] = 4096,
+    policy: Annotated[bool, typer.Option("--policy", help="Print a policy file.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compute MRTD of a firmware image, and RTMR1 and RTMR2 of what it boots."""
+    boot = None
+    if kernel is not None:
+        disk = None if initrd is None else _read(initrd)
+        boot = Boot(_read(kernel), cmdline, disk, memory_mib * 1024 * 1024)
+    elif initrd is not None or cmdline:
+        raise PolicyError("--initrd and --cmdline go with --kernel")
+    manifest = measure(_read(firmware), boot)
+    if policy:
+        typer.echo(dump_policy(manifest.policy()), nl=False)
+        return
+    values: dict[str, object] = {
+        "mrtd.single_pass": manifest.mrtd.single_pass.hex(),
+        "mrtd.two_pass": manifest.mrtd.two_pass.hex(),
+    }
+    for name, (first, second) in manifest.boots.items():
+        values |= {f"{name}.rtmr1": first.hex(), f"{name}.rtmr2": second.hex()}
+    if as_json:
+        _print_json(values)
+        return
+    for name, value in values.items():
+        typer.echo(f"{name:<22} {value}")
 
 
 @app.command("replay")

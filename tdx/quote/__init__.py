@@ -5,6 +5,7 @@ from tdx.quote.enclave import QeReport
 from tdx.quote.header import BODY_BYTES, HEADER_BYTES, INTEL_QE_VENDOR, BodyType, Header
 from tdx.quote.parse import MAX_QUOTE_BYTES, PCK_CHAIN_PEM, Quote, parse_quote
 from tdx.quote.pck import SGX_EXTENSION_OID, PckExtension, parse_pck_extension
+from tdx.quote.registers import REGISTER_BYTES, extend, extend_all
 from tdx.quote.tdreport import TDREPORT_BYTES, TdReportLocal, parse_tdreport
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "INTEL_QE_VENDOR",
     "MAX_QUOTE_BYTES",
     "PCK_CHAIN_PEM",
+    "REGISTER_BYTES",
     "SGX_EXTENSION_OID",
     "TDREPORT_BYTES",
     "BodyType",
@@ -23,6 +25,8 @@ __all__ = [
     "TdReport",
     "TdReportEx",
     "TdReportLocal",
+    "extend",
+    "extend_all",
     "parse_pck_extension",
     "parse_quote",
     "parse_tdreport",

@@ -1,6 +1,6 @@
 """Replay a TD's boot event log into its RTMRs, and say which event differs."""
 
-from tdx.replay.ccel import Event, EventLog, extend, parse_ccel, replay
+from tdx.replay.ccel import Event, EventLog, parse_ccel
 from tdx.replay.explain import Finding, compare_logs, explain
 
 __all__ = [
@@ -9,7 +9,5 @@ __all__ = [
     "Finding",
     "compare_logs",
     "explain",
-    "extend",
     "parse_ccel",
-    "replay",
 ]

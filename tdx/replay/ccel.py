@@ -12,13 +12,13 @@ quote.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha384
 
 from tdx.errors import ImageError
+from tdx.quote import extend_all
 
-__all__ = ["EVENT_TYPES", "Event", "EventLog", "extend", "parse_ccel", "replay"]
+__all__ = ["EVENT_TYPES", "Event", "EventLog", "parse_ccel"]
 
 MAX_LOG_BYTES = 4 * 1024 * 1024
 _SHA384 = 0x000C
@@ -111,21 +111,9 @@ class EventLog:
     def replay(self) -> tuple[bytes, ...]:
         """Return RTMR0 to RTMR3 as the log gives them, 48 bytes each."""
         return tuple(
-            replay(event.digest for event in self.of(register)) for register in range(_REGISTERS)
+            extend_all(event.digest for event in self.of(register))
+            for register in range(_REGISTERS)
         )
-
-
-def extend(value: bytes, digest: bytes) -> bytes:
-    """Return a register after one extension: SHA-384(value || digest)."""
-    return sha384(value + digest).digest()
-
-
-def replay(digests: Iterable[bytes]) -> bytes:
-    """Return a register that started at zero after all ``digests``."""
-    value = bytes(_DIGEST_BYTES)
-    for digest in digests:
-        value = extend(value, digest)
-    return value
 
 
 def parse_ccel(data: bytes) -> EventLog:

@@ -11,8 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha384
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
-from tdx.replay.ccel import Event, EventLog, replay
+from tdx.quote import extend_all
+
+if TYPE_CHECKING:
+    from tdx.replay.ccel import Event, EventLog
 
 __all__ = ["Finding", "compare_logs", "explain"]
 
@@ -74,21 +78,21 @@ def _explain_one(events: tuple[Event, ...], register: int, wanted: bytes) -> Fin
     digests = [event.digest for event in events]
     name = f"rtmr{register}"
     for length in range(len(digests)):
-        if replay(digests[:length]) == wanted:
+        if extend_all(digests[:length]) == wanted:
             return Finding(
                 register,
                 f"{name}: the quote was made before {events[length].describe()}",
                 events[length],
             )
     for place, event in enumerate(events):
-        if replay(digests[:place] + digests[place + 1 :]) == wanted:
+        if extend_all(digests[:place] + digests[place + 1 :]) == wanted:
             return Finding(register, f"{name}: {event.describe()} was never measured", event)
         honest = sha384(event.data).digest()
-        if replay([*digests[:place], honest, *digests[place + 1 :]]) == wanted:
+        if extend_all([*digests[:place], honest, *digests[place + 1 :]]) == wanted:
             text = f"{name}: the digest of {event.describe()} was changed in the log"
             return Finding(register, text, event)
         swapped = [*digests[:place], *reversed(digests[place : place + 2]), *digests[place + 2 :]]
-        if replay(swapped) == wanted:
+        if extend_all(swapped) == wanted:
             return Finding(
                 register, f"{name}: {event.describe()} and the next changed places", event
             )

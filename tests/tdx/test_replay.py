@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tdx.errors import ImageError
-from tdx.quote import parse_quote
-from tdx.replay import EventLog, compare_logs, explain, parse_ccel, replay
+from tdx.quote import extend_all, parse_quote
+from tdx.replay import EventLog, compare_logs, explain, parse_ccel
 from tests.tdx import vectors
 from tests.tdx.test_cli import run
 from tests.tdx.test_fuzz import fuzzed
@@ -79,7 +79,7 @@ def test_replay_is_a_chain_of_hashes_per_register() -> None:
         value = sha384(value + sha384(data).digest()).digest()
     assert parsed.replay()[1] == value
     assert parsed.replay()[3] == bytes(48)
-    assert replay([]) == bytes(48)
+    assert extend_all([]) == bytes(48)
     assert [one.register for one in parsed.events] == [0, 1, 1, 1, 2, None, None]
 
 
