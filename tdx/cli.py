@@ -7,9 +7,11 @@ stderr. ``tdx verify`` knows Intel's root alone; no option changes that.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -154,6 +156,83 @@ def replay_command(
         raise typer.Exit(1)
 
 
+emulate = typer.Typer(
+    help="Emulate TDX where there is none. Nothing here is ever accepted by tdx verify.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(emulate, name="emulate")
+
+Folder = Annotated[
+    Path, typer.Option("--out", help="Where root.der and collateral.json are written.")
+]
+QuoteVersion = Annotated[int, typer.Option("--quote-version", min=4, max=5, help="4 or 5.")]
+
+
+@emulate.command("serve")
+def emulate_serve(
+    socket: Annotated[Path, typer.Option("--socket", help="The Unix socket to answer on.")],
+    out: Folder,
+    quote_version: QuoteVersion = 4,
+) -> None:
+    """Answer quote requests on a Unix socket until interrupted, with keys made for this run."""
+    from tdx.emulator import Emulator, QuoteService
+
+    emulator = Emulator(now=int(time.time()))
+    _write_authority(out, emulator.root_der, emulator.bundle())
+    try:
+        service = QuoteService(emulator, socket, version=quote_version)
+    except OSError as error:
+        raise PolicyError(f"{socket} cannot be bound: {error.strerror}") from error
+    signal.signal(signal.SIGTERM, _interrupt)
+    with service:
+        typer.echo(f"EMULATED, NOT INTEL: quoting on {socket}", err=True)
+        with suppress(KeyboardInterrupt):
+            service.serve_forever()
+
+
+@emulate.command("quote")
+def emulate_quote(
+    out: Folder,
+    report_data: Annotated[str, typer.Option("--report-data", help="64 bytes, hex.")] = "00" * 64,
+    quote_version: QuoteVersion = 4,
+) -> None:
+    """Write one emulated quote (quote.bin) with the root and collateral it verifies by."""
+    from tdx.emulator import Emulator
+
+    data = _report_data(report_data) or b""
+    if len(data) != 64:  # noqa: PLR2004 - the size of report data
+        raise PolicyError(f"--report-data has 64 bytes, not {len(data)}")
+    emulator = Emulator(now=int(time.time()))
+    _write_authority(out, emulator.root_der, emulator.bundle())
+    (out / "quote.bin").write_bytes(emulator.quote(data, version=quote_version))
+    typer.echo(f"EMULATED, NOT INTEL: written to {out}", err=True)
+
+
+@emulate.command("verify")
+def emulate_verify(
+    quote: QuoteFile,
+    collateral: CollateralFile,
+    root: Annotated[Path, typer.Option("--root", help="The emulator's root.der.")],
+    at: At = None,
+    policy: PolicyFile = None,
+    report_data: ReportData = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify an emulated quote under an emulator's root; a policy file must allow_emulated."""
+    _judge(
+        lambda: verify(
+            _read(quote),
+            Bundle.from_json(_read(collateral)),
+            root=TrustRoot.emulated(_read(root)),
+            now=_instant(at),
+            policy=Policy(allow_emulated=True) if policy is None else _policy(policy),
+            report_data=_report_data(report_data),
+        ),
+        as_json=as_json,
+    )
+
+
 def main() -> None:
     """Run the command; errors become one line and an exit code."""
     try:
@@ -234,6 +313,19 @@ def _describe(quote: Quote) -> dict[str, object]:
         fields["tee_tcb_svn2"] = report.tee_tcb_svn2.hex()
         fields["mrservicetd"] = report.mrservicetd.hex()
     return fields
+
+
+def _write_authority(out: Path, root_der: bytes, bundle: Bundle) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "root.der").write_bytes(root_der)
+        (out / "collateral.json").write_text(bundle.to_json())
+    except OSError as error:
+        raise PolicyError(f"{out} cannot be written: {error.strerror}") from error
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _read(path: Path) -> bytes:

@@ -4,6 +4,7 @@ from tdx.emulator.authority import PckValues
 from tdx.emulator.documents import BundleRecipe, make_bundle
 from tdx.emulator.emulator import Emulator
 from tdx.emulator.quotes import QeFields, QuoteFields, TdFields
+from tdx.emulator.service import QuoteService
 
 __all__ = [
     "BundleRecipe",
@@ -11,6 +12,7 @@ __all__ = [
     "PckValues",
     "QeFields",
     "QuoteFields",
+    "QuoteService",
     "TdFields",
     "make_bundle",
 ]

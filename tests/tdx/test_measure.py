@@ -345,7 +345,6 @@ def test_a_manifest_becomes_a_policy_that_pairs_registers_of_one_host(tmp_path: 
     manifest = measure(image, boot)
     policy = manifest.policy()
     first, second = manifest.boots["qemu-9"]
-    from dataclasses import replace
 
     fits = replace(
         REPORT, mrtd=manifest.mrtd.single_pass, rtmr=(bytes(48), first, second, bytes(48))
