@@ -14,14 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 
 from tests.reference import derivations as ref
 from tests.reference import pads, walk, xwing
-from tests.vectors.testkit import FOLDER, format_case
+from tests.vectors.layout_cases import layout_vectors
+from tests.vectors.testkit import FOLDER, draw, format_case
 
 Lines = list[tuple[str, str]]
 Vector = tuple[str, str, str, Lines]  # kind, title, expectation, lines
-
-
-def draw(label: str, size: int) -> bytes:
-    return hashlib.shake_128(label.encode()).digest(size)
 
 
 def ids() -> Iterator[Vector]:
@@ -419,6 +416,7 @@ def all_vectors() -> Iterator[Vector]:
         yield from source()
     yield from reservations()
     yield from rounds()
+    yield from layout_vectors()
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.vectors.layout_checks import LAYOUT_CHECKS
 from tests.vectors.testkit import Case, load_cases, parse_case
 from zipnet.errors import (
     ConfigError,
@@ -300,6 +301,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "schedule-hash": check_schedule_hash,
     "granted": check_granted,
     "round": check_round,
+    **LAYOUT_CHECKS,
 }
 CASES = {case.title: case for case in load_cases()}
 

@@ -7,6 +7,7 @@ is left over, so a misspelt or forgotten key cannot pass unnoticed.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +59,11 @@ class Case:
     def finish(self) -> None:
         """Fail if the file has a key that nobody asked for."""
         assert not self.unread, f"{self.title}: unknown keys {sorted(self.unread)}"
+
+
+def draw(label: str, size: int) -> bytes:
+    """Draw the bytes of a label: the same in every run and on every machine."""
+    return hashlib.shake_128(label.encode()).digest(size)
 
 
 def parse_case(title: str, text: str) -> Case:
