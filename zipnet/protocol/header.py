@@ -90,7 +90,7 @@ class RoundHeader:
     opened_at_ms: int
 
     def encode(self) -> bytes:
-        """Lay the header out in its fixed 193 bytes (docs/protocol.md, "Round header")."""
+        """Lay the header out in its fixed 168 bytes (docs/protocol.md, "Round header")."""
         return (
             Writer()
             .u8(HEADER_LAYOUT)
