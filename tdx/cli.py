@@ -18,8 +18,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tdx.collateral import Bundle
+from tdx.collateral import Bundle, expiries
 from tdx.errors import PolicyError, QuoteError, TdxError
+from tdx.fetch import INTEL_PCS, fetch_bundle
 from tdx.measure import Boot, measure
 from tdx.policy import Policy, dump_policy, load_policy
 from tdx.quote import Quote, parse_quote
@@ -87,6 +88,31 @@ def show_command(quote: QuoteFile, as_json: AsJson = False) -> None:
         for position, item in enumerate(values):
             label = name if position == 0 else ""
             typer.echo(f"{label:<20} {item}")
+
+
+@app.command("fetch")
+def fetch_command(
+    quote: QuoteFile,
+    out: Annotated[Path, typer.Option("--out", help="The bundle to write.")],
+    url: Annotated[str, typer.Option("--url", help="A PCS, or a PCCS near you.")] = INTEL_PCS,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch the collateral of a quote; nothing is verified here."""
+    bundle = fetch_bundle(parse_quote(_read(quote)), url=url)
+    try:
+        out.write_text(bundle.to_json())
+    except OSError as error:
+        raise PolicyError(f"{out} cannot be written: {error.strerror}") from error
+    _print_expiries(bundle, as_json=as_json)
+
+
+@app.command("expiry")
+def expiry_command(
+    collateral: Annotated[Path, typer.Argument(help="The bundle; - reads stdin.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print when each part of a bundle lapses, the first first; nothing is verified here."""
+    _print_expiries(Bundle.from_json(_read(collateral)), as_json=as_json)
 
 
 @app.command("measure")
@@ -239,6 +265,15 @@ def main() -> None:
         app()
     except TdxError as error:
         _fail(error)
+
+
+def _print_expiries(bundle: Bundle, *, as_json: bool) -> None:
+    lapses = dict(sorted(expiries(bundle).items(), key=lambda item: item[1]))
+    if as_json:
+        _print_json(dict(lapses))
+        return
+    for name, moment in lapses.items():
+        typer.echo(f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}  {name}")
 
 
 def _judge(act: Callable[[], Verdict], *, as_json: bool) -> None:

@@ -13,7 +13,15 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar
 
-__all__ = ["Check", "GuestError", "ImageError", "PolicyError", "QuoteError", "TdxError"]
+__all__ = [
+    "Check",
+    "FetchError",
+    "GuestError",
+    "ImageError",
+    "PolicyError",
+    "QuoteError",
+    "TdxError",
+]
 
 
 class Check(StrEnum):
@@ -169,6 +177,13 @@ class GuestError(TdxError):
     def __init__(self, message: str, *, retryable: bool = False, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.may_retry = retryable
+
+
+class FetchError(TdxError):
+    """A collateral service did not answer as it should."""
+
+    reason = "fetch"
+    retryable = True
 
 
 class ImageError(TdxError):
