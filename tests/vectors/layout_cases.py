@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 
 from tests.reference import derivations as ref
 from tests.reference import layouts
-from tests.reference.layouts import be16, be32, be64
+from tests.reference.derivations import be64
+from tests.reference.layouts import be16, be32
 from tests.vectors.testkit import draw
 
 Lines = list[tuple[str, str]]
