@@ -264,8 +264,9 @@ def decode(payload: bytes, kind: type[M]) -> M:
     try:
         message = _DECODERS[kind].decode(payload)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        # ValidationError is a DecodeError; a field name that is no UTF-8 is a plain ValueError.
-        raise RemoteProtocolError(f"not a {kind.__name__} message: {error}") from error
+        # ValidationError is a DecodeError; a field name that is no UTF-8 is a plain ValueError. The
+        # library's words quote the peer's, at any length, so they stay out of ours.
+        raise RemoteProtocolError(f"not a {kind.__name__} message") from error
     if not isinstance(message, kind):
         raise RemoteProtocolError(f"not a {kind.__name__} message")
     return message
