@@ -1,13 +1,24 @@
-"""A strict reader of DER's tag-length-value form: what the PCK extension needs, nothing more.
+"""A strict reader of DER's tag-length-value form: what these checks need, nothing more.
 
 It reads definite, minimal lengths and one-byte tags, never recurses, and leaves no byte unread.
+It also cuts signed parts out of certificates and CRLs, so that a signature is verified over the
+bytes that came and never over bytes written again.
 """
 
 from __future__ import annotations
 
 from tdx.errors import Check, QuoteError
 
-__all__ = ["BOOLEAN", "ENUMERATED", "INTEGER", "OCTETS", "OID", "SEQUENCE", "elements"]
+__all__ = [
+    "BOOLEAN",
+    "ENUMERATED",
+    "INTEGER",
+    "OCTETS",
+    "OID",
+    "SEQUENCE",
+    "elements",
+    "raw_elements",
+]
 
 BOOLEAN = 0x01
 INTEGER = 0x02
@@ -17,41 +28,62 @@ ENUMERATED = 0x0A
 SEQUENCE = 0x30
 
 _LONG = 0x80
-_MAX_LENGTH_BYTES = 2
-_ONE_BYTE_MAX = 0xFF
+_MAX_LENGTH_BYTES = 3
 
 
-def elements(data: bytes) -> list[tuple[int, bytes]]:
+def elements(data: bytes, check: Check = Check.PCK_EXTENSION) -> list[tuple[int, bytes]]:
     """Split ``data`` into its (tag, value) elements, leaving nothing over.
 
+    Args:
+        data: Concatenated DER.
+        check: The check that fails.
+
     Raises:
-        QuoteError: ``pck_extension`` for any length that is not minimal, definite and inside.
+        QuoteError: ``check`` for any length that is not minimal, definite and inside.
     """
     out: list[tuple[int, bytes]] = []
-    at = 0
-    while at < len(data):
-        tag, start, end = _read_one(data, at)
-        out.append((tag, data[start:end]))
+    at, size = 0, len(data)
+    while at < size:
+        start, end = _read_one(data, at, check)
+        out.append((data[at], data[start:end]))
         at = end
     return out
 
 
-def _read_one(data: bytes, at: int) -> tuple[int, int, int]:
-    if at + 2 > len(data):
-        raise _refuse("a DER element has tag and length")
-    tag, length, start = data[at], data[at + 1], at + 2
+def raw_elements(data: bytes, check: Check) -> list[bytes]:
+    """Split the one SEQUENCE in ``data`` into its elements, each with its tag and length.
+
+    Args:
+        data: DER of one SEQUENCE and nothing after it.
+        check: The check that fails.
+
+    Raises:
+        QuoteError: ``check``.
+    """
+    at, end = _read_one(data, 0, check)
+    if data[0] != SEQUENCE or end != len(data):
+        raise QuoteError(check, "the DER is one SEQUENCE")
+    out: list[bytes] = []
+    while at < end:
+        _, after = _read_one(data, at, check)
+        out.append(data[at:after])
+        at = after
+    return out
+
+
+def _read_one(data: bytes, at: int, check: Check) -> tuple[int, int]:
+    start = at + 2
+    if start > len(data):
+        raise QuoteError(check, "a DER element has tag and length")
+    length = data[at + 1]
     if length >= _LONG:
         count = length - _LONG
         if not 1 <= count <= _MAX_LENGTH_BYTES or start + count > len(data):
-            raise _refuse("a DER length is definite and short")
+            raise QuoteError(check, "a DER length is definite and short")
         length = int.from_bytes(data[start : start + count], "big")
-        if length < _LONG or (count == _MAX_LENGTH_BYTES and length <= _ONE_BYTE_MAX):
-            raise _refuse("a DER length is minimal")
+        if length < _LONG or length.bit_length() <= 8 * (count - 1):
+            raise QuoteError(check, "a DER length is minimal")
         start += count
     if start + length > len(data):
-        raise _refuse("a DER element lies inside its parent")
-    return tag, start, start + length
-
-
-def _refuse(message: str) -> QuoteError:
-    return QuoteError(Check.PCK_EXTENSION, message)
+        raise QuoteError(check, "a DER element lies inside its parent")
+    return start, start + length

@@ -20,6 +20,7 @@ from cryptography.x509.oid import ExtensionOID, NameOID
 from tdx.collateral import split_pem
 from tdx.errors import Check, QuoteError
 from tdx.quote import SGX_EXTENSION_OID
+from tdx.quote.der import raw_elements
 from tdx.trust import EMULATED_ORGANIZATION, TrustRoot
 from tdx.verify.signatures import check_der_signature
 
@@ -39,6 +40,9 @@ PCK_CA_NAMES = ("Intel SGX PCK Platform CA", "Intel SGX PCK Processor CA")
 PCK_NAMES = ("Intel SGX PCK Certificate",)
 TCB_SIGNER_NAMES = ("Intel SGX TCB Signing",)
 _ROOT_NAMES = ("Intel SGX Root CA",)
+# Places in a version 3 certificate: version, serial number, algorithm, issuer, validity, subject.
+_ISSUER = 3
+_SUBJECT = 5
 _SGX = x509.ObjectIdentifier(SGX_EXTENSION_OID)
 _KNOWN_EXTENSIONS = frozenset(
     {
@@ -69,8 +73,8 @@ class Certificate:
     """Hold what the checks need of a certificate, read once and completely.
 
     Attributes:
-        subject: Distinguished name.
-        issuer: Distinguished name of the issuer.
+        subject: Distinguished name, in DER: names are compared as bytes.
+        issuer: Distinguished name of the issuer, in DER.
         common_name: The subject's one common name.
         organization: The subject's one organisation.
         serial: Serial number.
@@ -85,8 +89,8 @@ class Certificate:
         sgx_extension: DER of the SGX extension, or None.
     """
 
-    subject: x509.Name
-    issuer: x509.Name
+    subject: bytes
+    issuer: bytes
     common_name: str
     organization: str
     serial: int
@@ -162,25 +166,29 @@ def read_certificate(der: bytes) -> Certificate:
         QuoteError: ``certificate_format``, ``certificate_name`` or ``certificate_constraints``.
     """
     try:
-        return _read(x509.load_der_x509_certificate(der))
+        return _read(der, x509.load_der_x509_certificate(der))
     except FOREIGN_ERRORS as error:
         raise QuoteError(
             Check.CERTIFICATE_FORMAT, "a certificate is X.509 v3", value=type(error).__name__
         ) from error
 
 
-def _read(parsed: x509.Certificate) -> Certificate:
+def _read(der: bytes, parsed: x509.Certificate) -> Certificate:
+    signed = raw_elements(der, Check.CERTIFICATE_FORMAT)[0]
+    fields = raw_elements(signed, Check.CERTIFICATE_FORMAT)
     key, extensions, subject = parsed.public_key(), parsed.extensions, parsed.subject
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise QuoteError(Check.CERTIFICATE_FORMAT, "a certificate's key is P-256")
     if not isinstance(parsed.signature_hash_algorithm, SHA256):
         raise QuoteError(Check.CERTIFICATE_FORMAT, "a certificate is signed over SHA-256")
+    if parsed.version is not x509.Version.v3:
+        raise QuoteError(Check.CERTIFICATE_FORMAT, "a certificate is X.509 v3")
     if parsed.serial_number <= 0:
         raise QuoteError(Check.CERTIFICATE_FORMAT, "a serial number is positive")
     basic = extensions.get_extension_for_class(x509.BasicConstraints).value
     return Certificate(
-        subject=subject,
-        issuer=parsed.issuer,
+        subject=fields[_SUBJECT],
+        issuer=fields[_ISSUER],
         common_name=_one(subject, NameOID.COMMON_NAME),
         organization=_one(subject, NameOID.ORGANIZATION_NAME),
         serial=parsed.serial_number,
@@ -188,7 +196,7 @@ def _read(parsed: x509.Certificate) -> Certificate:
         not_after=int(parsed.not_valid_after_utc.timestamp()),
         key=key,
         signature=parsed.signature,
-        signed=parsed.tbs_certificate_bytes,
+        signed=signed,
         is_authority=basic.ca,
         path_length=basic.path_length,
         usage=extensions.get_extension_for_class(x509.KeyUsage).value,
@@ -295,7 +303,7 @@ def _check_name(
         raise QuoteError(
             role or Check.CERTIFICATE_NAME,
             f"{certificate.common_name} is issued by {issuer.common_name}",
-            value=certificate.issuer.rfc4514_string(),
+            value=certificate.issuer.hex(),
         )
 
 

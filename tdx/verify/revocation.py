@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtensionOID
 
 from tdx.errors import Check, QuoteError
+from tdx.quote.der import raw_elements
 from tdx.verify.certificates import FOREIGN_ERRORS, Certificate
 from tdx.verify.signatures import check_der_signature
 
@@ -73,7 +74,7 @@ def read_crl(
         unknown = [one.oid for one in extensions if one.oid not in _KNOWN_EXTENSIONS]
         issued_at = int(parsed.last_update_utc.timestamp())
         until = parsed.next_update_utc
-        parts = parsed.issuer, parsed.signature, parsed.tbs_certlist_bytes
+        signature = parsed.signature
     except FOREIGN_ERRORS as error:
         raise QuoteError(check, "the CRL parses", value=type(error).__name__) from error
     if not isinstance(algorithm, SHA256):
@@ -81,9 +82,10 @@ def read_crl(
     # A delta or indirect list, or one with its own scope, says less than it seems to say.
     if unknown or until is None:
         raise QuoteError(check, "the CRL is complete, direct and says when the next one comes")
-    name, signature, signed = parts
-    if name != issuer.subject:
-        raise QuoteError(check, f"the CRL is {issuer.common_name}'s", value=name.rfc4514_string())
+    signed = raw_elements(der, check)[0]
+    # Version 2, which numbered lists have: version, algorithm, issuer.
+    if raw_elements(signed, check)[2] != issuer.subject:
+        raise QuoteError(check, f"the CRL is {issuer.common_name}'s")
     check_der_signature(issuer.key, signature, signed, check)
     next_update = int(until.timestamp())
     if not issued_at <= now <= next_update:

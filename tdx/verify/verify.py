@@ -178,11 +178,12 @@ def _check_chains(parsed: Quote, bundle: Bundle, root: TrustRoot, now: int) -> _
     root_crl.refuse(top)
     check_authority(authority, top, path_length=0, now=now)  # 5
     root_crl.refuse(authority)
-    if (crl_issuer.subject, crl_issuer.key) != (authority.subject, authority.key):
-        raise QuoteError(
-            Check.PCK_CRL, "the PCK CRL's issuer is the quote's CA", value=crl_issuer.common_name
-        )
-    if crl_issuer is not authority:  # renewed under the same key: no less to check
+    if crl_issuer is not authority:
+        # It may be renewed, under the same name and key; there is no less to check then.
+        if (crl_issuer.subject, crl_issuer.key) != (authority.subject, authority.key):
+            raise QuoteError(
+                Check.PCK_CRL, "the PCK CRL's issuer is the quote's CA", value=crl_issuer.serial
+            )
         check_authority(crl_issuer, top, path_length=0, now=now)
         root_crl.refuse(crl_issuer)
     pck_crl = read_crl(  # 4
