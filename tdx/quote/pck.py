@@ -67,69 +67,70 @@ def parse_pck_extension(value: bytes) -> PckExtension:
     if len(outer) != 1 or outer[0][0] != der.SEQUENCE:
         raise _refuse("the SGX extension is one SEQUENCE")
     fields = _fields(outer[0][1])
-    tcb = _fields(_need(fields, "2", der.SEQUENCE), prefix="2.")
-    platform = _optional(fields, "6", der.OCTETS)
-    flags = _fields(_optional(fields, "7", der.SEQUENCE) or b"", prefix="7.")
+    tcb = _fields(_need(fields, b"\x02", der.SEQUENCE), prefix=b"\x02")
+    platform = _optional(fields, b"\x06", der.OCTETS)
+    flags = _fields(_optional(fields, b"\x07", der.SEQUENCE) or b"", prefix=b"\x07")
     return PckExtension(
-        ppid=_octets(fields, "1", 16),
-        component_svns=tuple(_integer(tcb, f"2.{i}", _MAX_SVN) for i in range(1, _COMPONENTS + 1)),
-        pcesvn=_integer(tcb, "2.17", _MAX_PCESVN),
-        cpusvn=_octets(tcb, "2.18", 16),
-        pceid=_octets(fields, "3", 2),
-        fmspc=_octets(fields, "4", 6),
-        sgx_type=_number(_need(fields, "5", der.ENUMERATED), 2),
-        platform_instance_id=None if platform is None else _octets(fields, "6", 16),
-        dynamic_platform=_boolean(flags, "7.1"),
-        cached_keys=_boolean(flags, "7.2"),
-        smt_enabled=_boolean(flags, "7.3"),
+        ppid=_octets(fields, b"\x01", 16),
+        component_svns=tuple(
+            _integer(tcb, bytes((2, place)), _MAX_SVN) for place in range(1, _COMPONENTS + 1)
+        ),
+        pcesvn=_integer(tcb, b"\x02\x11", _MAX_PCESVN),
+        cpusvn=_octets(tcb, b"\x02\x12", 16),
+        pceid=_octets(fields, b"\x03", 2),
+        fmspc=_octets(fields, b"\x04", 6),
+        sgx_type=_number(_need(fields, b"\x05", der.ENUMERATED), 2),
+        platform_instance_id=None if platform is None else _octets(fields, b"\x06", 16),
+        dynamic_platform=_boolean(flags, b"\x07\x01"),
+        cached_keys=_boolean(flags, b"\x07\x02"),
+        smt_enabled=_boolean(flags, b"\x07\x03"),
     )
 
 
+# A field is known by the arcs of its OID below the SGX arc, one byte each.
 _Entry = tuple[int, bytes]
 
 
-def _fields(content: bytes, prefix: str = "") -> dict[str, _Entry]:
-    found: dict[str, _Entry] = {}
+def _fields(content: bytes, prefix: bytes = b"") -> dict[bytes, _Entry]:
+    found: dict[bytes, _Entry] = {}
     for tag, value in der.elements(content):
         pair = der.elements(value) if tag == der.SEQUENCE else []
         if len(pair) != 2 or pair[0][0] != der.OID:  # noqa: PLR2004 - an OID and its value
             raise _refuse("an SGX field is a SEQUENCE of OID and value")
         oid = pair[0][1]
-        tail = oid.removeprefix(_SGX_ARC)
-        # Every arc below is less than 128, so one byte is one number.
-        arc = ".".join(map(str, tail))
-        if tail in (oid, b"") or not tail.isascii() or not arc.startswith(prefix):
+        arc = oid[len(_SGX_ARC) :]
+        if not (oid.startswith(_SGX_ARC) and arc and arc.isascii() and arc.startswith(prefix)):
             raise _refuse(f"OID {oid.hex()} belongs to the SGX arc")
         if arc in found:
-            raise _refuse(f"field {arc} appears once")
+            raise _refuse(f"field {_dotted(arc)} appears once")
         found[arc] = pair[1]
     return found
 
 
-def _optional(fields: dict[str, _Entry], arc: str, tag: int) -> bytes | None:
+def _optional(fields: dict[bytes, _Entry], arc: bytes, tag: int) -> bytes | None:
     entry = fields.get(arc)
     if entry is None:
         return None
     if entry[0] != tag:
-        raise _refuse(f"field {arc} has tag {tag}")
+        raise _refuse(f"field {_dotted(arc)} has tag {tag}")
     return entry[1]
 
 
-def _need(fields: dict[str, _Entry], arc: str, tag: int) -> bytes:
+def _need(fields: dict[bytes, _Entry], arc: bytes, tag: int) -> bytes:
     value = _optional(fields, arc, tag)
     if value is None:
-        raise _refuse(f"field {arc} is present")
+        raise _refuse(f"field {_dotted(arc)} is present")
     return value
 
 
-def _octets(fields: dict[str, _Entry], arc: str, size: int) -> bytes:
+def _octets(fields: dict[bytes, _Entry], arc: bytes, size: int) -> bytes:
     value = _need(fields, arc, der.OCTETS)
     if len(value) != size:
-        raise _refuse(f"field {arc} has {size} bytes")
+        raise _refuse(f"field {_dotted(arc)} has {size} bytes")
     return value
 
 
-def _integer(fields: dict[str, _Entry], arc: str, maximum: int) -> int:
+def _integer(fields: dict[bytes, _Entry], arc: bytes, maximum: int) -> int:
     return _number(_need(fields, arc, der.INTEGER), maximum)
 
 
@@ -141,13 +142,17 @@ def _number(value: bytes, maximum: int) -> int:
     return number
 
 
-def _boolean(fields: dict[str, _Entry], arc: str) -> bool | None:
+def _boolean(fields: dict[bytes, _Entry], arc: bytes) -> bool | None:
     value = _optional(fields, arc, der.BOOLEAN)
     if value is None:
         return None
     if value not in (b"\x00", b"\xff"):
-        raise _refuse(f"field {arc} is a DER boolean")
+        raise _refuse(f"field {_dotted(arc)} is a DER boolean")
     return value == b"\xff"
+
+
+def _dotted(arc: bytes) -> str:
+    return ".".join(map(str, arc))
 
 
 def _refuse(message: str) -> QuoteError:

@@ -115,6 +115,7 @@ class Pool:
     def __init__(self, root: TrustRoot) -> None:
         self._root = root
         self._read: dict[bytes, Certificate] = {}
+        self._split: dict[bytes, list[bytes]] = {}
 
     def chain(self, pem: bytes, length: int, what: str) -> list[Certificate]:
         """Read a chain of exactly ``length`` certificates, end entity first, pinned root last.
@@ -123,7 +124,9 @@ class Pool:
             QuoteError: ``chain_shape``, ``root_pin``, ``certificate_format``,
                 ``certificate_name`` or ``emulated_marker``.
         """
-        ders = split_pem(pem, Check.CHAIN_SHAPE)
+        ders = self._split.get(pem)
+        if ders is None:
+            ders = self._split[pem] = split_pem(pem, Check.CHAIN_SHAPE)
         if len(ders) != length:
             raise QuoteError(
                 Check.CHAIN_SHAPE, f"the {what} has {length} certificates", value=len(ders)
