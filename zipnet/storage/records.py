@@ -2,13 +2,18 @@
 
 Files ``records-<first sequence>.log`` of :data:`SEGMENT_RECORDS` records each (big-endian)::
 
-    file  = "ZNRECORD" ‖ version u16 ‖ group 32 ‖ first sequence u64 ‖ frame*
-    frame = length u32 ‖ check 16 ‖ record bytes        check covers sequence ‖ record bytes
+    file   = header ‖ frame*
+    header = "ZNRECORD" ‖ version u16 ‖ group 32 ‖ first sequence u64 ‖ salt 16 ‖ check 16
+    frame  = "ZNRF" ‖ length u32 ‖ sequence u64 ‖ check 16 ‖ record bytes
+
+A frame's check covers its head and its record, under a key derived from the header: what a record
+holds is written by strangers, and the salt keeps them from composing one that looks like a frame.
 
 Rules:
 
 1. ``append`` returns once the record is durable; sequences have no gaps.
-2. Opening cuts a torn tail off the last segment only; damage anywhere else is refused.
+2. Opening cuts a torn tail off the last segment only. A damaged frame is a torn tail if no sound
+   frame follows it; if one does, no crash can have caused it and the log is refused.
 3. Every read checks the record against its checksum before it is served (row M8).
 4. Only offsets are kept in memory.
 5. After a failed write the log takes no more (safe mode); reading goes on.
@@ -36,9 +41,12 @@ SEGMENT_RECORDS: Final = 1024
 MAX_RECORD_BYTES: Final = 2 * 1024 * 1024
 _MAGIC: Final = b"ZNRECORD"
 _VERSION: Final = 1
-_HEADER: Final = struct.Struct(">8sH32sQ")
-_FRAME: Final = struct.Struct(">I16s")
+_HEADER: Final = struct.Struct(">8sH32sQ16s16s")
+_MARK: Final = b"ZNRF"
+_FRAME: Final = struct.Struct(">4sIQ16s")
+_CHECK_BYTES: Final = 16
 _CONTEXT: Final = "zipnet/v1/record-log"
+_HEADER_CONTEXT: Final = "zipnet/v1/record-log-header"
 
 
 class RecordLog:
@@ -159,17 +167,18 @@ class RecordLog:
 
     def _open_segment(self, path: Path, first: int) -> None:
         file = _ReadOnlyFile(str(path)) if self._readonly else self._files.open(str(path))
-        segment = _Segment(file, first)
         header = file.read(0, _HEADER.size)
-        if len(header) < _HEADER.size:
+        sound = hmac.compare_digest(_header_check(header[:-_CHECK_BYTES]), header[-_CHECK_BYTES:])
+        if not sound and file.size() <= _HEADER.size:
             # Only a crash during creation leaves this; no append into it ever returned.
             file.close()
             if not self._readonly:
                 path.unlink()
             return
+        segment = _Segment(file, first, header)
         self._segments.append(segment)
-        magic, version, group, named = _HEADER.unpack(header)
-        if magic != _MAGIC or version != _VERSION or named != first:
+        magic, version, group, named, _salt, _check = _HEADER.unpack(header)
+        if magic != _MAGIC or version != _VERSION or named != first or not sound:
             raise StorageError(f"{path.name} is no record log segment of this version")
         if self._group is None:
             self._group = GroupId(group)
@@ -184,26 +193,27 @@ class RecordLog:
         if self._group is None:
             raise LocalProtocolError("a record log is created for a group")
         file = self._files.open(os.fspath(self._folder / _name(first)))
-        header = _HEADER.pack(_MAGIC, _VERSION, self._group, first)
+        salt, none = os.urandom(_CHECK_BYTES), bytes(_CHECK_BYTES)
+        body = _HEADER.pack(_MAGIC, _VERSION, self._group, first, salt, none)[:-_CHECK_BYTES]
+        header = body + _header_check(body)
         _put(file, 0, header)
         file.sync()
         file.sync_folder()
-        segment = _Segment(file, first)
-        segment.end = len(header)
-        return segment
+        return _Segment(file, first, header)
 
 
 class _Segment:
     """One file of the log: where each of its records stands."""
 
-    def __init__(self, file: File, first: int) -> None:
+    def __init__(self, file: File, first: int, header: bytes) -> None:
         self.file = file
         self.first = first
         self.offsets: list[int] = []
         self.end = _HEADER.size
+        self._key = blake3(header, derive_key_context=_CONTEXT).digest()
 
     def append(self, sequence: int, data: bytes) -> None:
-        frame = _FRAME.pack(len(data), _check(sequence, data)) + data
+        frame = _FRAME.pack(_MARK, len(data), sequence, self._check(sequence, data)) + data
         _put(self.file, self.end, frame)
         self.file.sync()
         self.offsets.append(self.end)
@@ -216,13 +226,18 @@ class _Segment:
         head = self.file.read(offset, _FRAME.size)
         if len(head) < _FRAME.size:
             return None
-        length, check = _FRAME.unpack(head)
-        if length > MAX_RECORD_BYTES:
+        mark, length, named, check = _FRAME.unpack(head)
+        if mark != _MARK or named != sequence or length > MAX_RECORD_BYTES:
             return None
         data = self.file.read(offset + _FRAME.size, length)
-        if len(data) < length or not hmac.compare_digest(_check(sequence, data), check):
+        if len(data) < length or not hmac.compare_digest(self._check(sequence, data), check):
             return None
         return data
+
+    def _check(self, sequence: int, data: bytes) -> bytes:
+        hasher = blake3(len(data).to_bytes(4, "big") + sequence.to_bytes(8, "big"), key=self._key)
+        hasher.update(data)
+        return hasher.digest(length=_CHECK_BYTES)
 
     def scan(self, name: str, *, repair: bool) -> None:
         """Find every record; cut a torn tail, refuse anything worse."""
@@ -241,15 +256,23 @@ class _Segment:
 
     def _require_torn_tail(self, name: str, size: int, sequence: int) -> None:
         # One append is one frame and the next begins after its fsync, so a torn frame is the last:
-        # a frame that claims to end before the file does was damaged later.
-        head = self.file.read(self.end, _FRAME.size)
-        if len(head) == _FRAME.size:
-            length, _ = _FRAME.unpack(head)
-            if self.end + _FRAME.size + length < size:
+        # a sound frame behind it was written when this one was whole.
+        rest = self.file.read(self.end, size - self.end)
+        start = rest.find(_MARK)
+        while start >= 0:
+            if self._later_frame_at(self.end + start, sequence):
                 raise StorageError(
                     f"{name} is damaged at record {sequence}, before its tail",
                     hint="the medium lost data; fetch the records from another server",
                 )
+            start = rest.find(_MARK, start + 1)
+
+    def _later_frame_at(self, offset: int, sequence: int) -> bool:
+        head = self.file.read(offset, _FRAME.size)
+        if len(head) < _FRAME.size:
+            return False
+        named: int = _FRAME.unpack(head)[2]
+        return named > sequence and self._read_at(offset, named) is not None
 
 
 class _ReadOnlyFile:
@@ -289,11 +312,8 @@ def _name(first: int) -> str:
     return f"records-{first:012d}.log"
 
 
-def _check(sequence: int, data: bytes) -> bytes:
-    hasher = blake3(derive_key_context=_CONTEXT)
-    hasher.update(sequence.to_bytes(8, "big"))
-    hasher.update(data)
-    return hasher.digest(length=16)
+def _header_check(body: bytes) -> bytes:
+    return blake3(body, derive_key_context=_HEADER_CONTEXT).digest(length=_CHECK_BYTES)
 
 
 def _put(file: File, offset: int, data: bytes) -> None:

@@ -1,0 +1,1 @@
+"""Storage adapters on real files."""
