@@ -10,7 +10,7 @@ from __future__ import annotations
 import binascii
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from tdx.errors import Check, QuoteError
@@ -73,9 +73,9 @@ class Fields:
     __slots__ = ("_check", "_values", "_where")
 
     def __init__(self, value: object, check: Check, where: str) -> None:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             raise QuoteError(check, f"{where} is an object")
-        self._values: Mapping[str, object] = value
+        self._values: dict[str, object] = value
         self._check = check
         self._where = where
 

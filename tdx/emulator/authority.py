@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
@@ -32,6 +32,15 @@ __all__ = [
 
 DAY_S = 86_400
 _YEAR_S = 365 * DAY_S
+_CA_ONLY = x509.IssuingDistributionPoint(
+    full_name=None,
+    relative_name=None,
+    only_contains_user_certs=False,
+    only_contains_ca_certs=True,
+    only_some_reasons=None,
+    indirect_crl=False,
+    only_contains_attribute_certs=False,
+)
 _SGX_ARC = bytes.fromhex("2a864886f84d010d01")
 
 
@@ -125,6 +134,8 @@ class CrlSpec:
         revoked: Serial numbers.
         number: CRL number.
         named: The issuer it names, if that is not who signs.
+        scoped: Whether it says that it covers CA certificates only.
+        algorithm: Hash that is signed over; SHA-256 by default.
     """
 
     issuer: Issued
@@ -133,6 +144,8 @@ class CrlSpec:
     revoked: tuple[int, ...] = ()
     number: int = 1
     named: x509.Name | None = None
+    scoped: bool = False
+    algorithm: SHA256 | SHA384 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +192,7 @@ def issue(
     key: ec.EllipticCurvePrivateKey | None = None,
     *,
     curve: ec.EllipticCurve | None = None,
+    algorithm: SHA256 | SHA384 | None = None,
 ) -> Issued:
     """Issue a certificate; without ``issuer`` it signs itself.
 
@@ -187,6 +201,7 @@ def issue(
         issuer: Who signs it.
         key: Its key; a fresh one by default.
         curve: Curve of a fresh key.
+        algorithm: Hash that is signed over; SHA-256 by default.
     """
     own = key or ec.generate_private_key(curve or ec.SECP256R1())
     signing = issuer.key if issuer else own
@@ -217,7 +232,7 @@ def issue(
     if spec.critical_oid is not None:
         unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier(spec.critical_oid), b"\x05\0")
         builder = builder.add_extension(unknown, critical=True)
-    return Issued(spec, builder.sign(signing, SHA256()), own)
+    return Issued(spec, builder.sign(signing, algorithm or SHA256()), own)
 
 
 def make_crl(spec: CrlSpec) -> bytes:
@@ -241,7 +256,9 @@ def make_crl(spec: CrlSpec) -> bytes:
             .revocation_date(_moment(spec.issued_at))
             .build()
         )
-    return builder.sign(issuer.key, SHA256()).public_bytes(Encoding.DER)
+    if spec.scoped:
+        builder = builder.add_extension(_CA_ONLY, critical=True)
+    return builder.sign(issuer.key, spec.algorithm or SHA256()).public_bytes(Encoding.DER)
 
 
 def sgx_extension(values: PckValues) -> bytes:

@@ -149,6 +149,9 @@ TCB_INFO_REFUSED: dict[str, dict[str, Any]] = {
     "spaced FMSPC": {"fmspc": "00 06f 50000"},
     "date without zone": {"issueDate": "2026-01-01T00:00:00"},
     "impossible date": {"issueDate": "2026-02-30T00:00:00Z"},
+    "date in the short form": {"issueDate": "20260101T000000Z"},
+    "date with a space": {"issueDate": "2026-01-01 00:00:00Z"},
+    "advisories as numbers": {"tcbLevels": one_level(advisoryIDs=["INTEL-SA-1", 2])},
     "negative number": {"tcbEvaluationDataNumber": -1},
     "unknown status": {"tcbLevels": one_level(tcbStatus="Excellent")},
     "eight components": {
@@ -198,6 +201,24 @@ def test_misshapen_tcb_info_is_refused(title: str) -> None:
     with pytest.raises(QuoteError) as caught:
         parse_tcb_info(tcb_info(**TCB_INFO_REFUSED[title]))
     assert caught.value.check is Check.TCB_INFO_FORMAT
+
+
+def test_qe_identity_of_another_version_is_refused() -> None:
+    honest = Bundle.from_json(vectors.collateral("fb_gcp_2025")).qe_identity
+    assert parse_qe_identity(honest).isvprodid == 2
+    with pytest.raises(QuoteError) as caught:
+        parse_qe_identity(honest.replace('"version":2', '"version":3'))
+    assert caught.value.check is Check.QE_IDENTITY_FORMAT
+
+
+def test_a_certificate_is_written_in_one_way() -> None:
+    for text, fits in ((b"AQI=", True), (b"AQJ=", False), (b"AQI", False), (b"A=QI", False)):
+        pem = b"-----BEGIN CERTIFICATE-----\n" + text + b"\n-----END CERTIFICATE-----\n"
+        if fits:
+            assert split_pem(pem, Check.CHAIN_SHAPE) == [b"\x01\x02"]
+            continue
+        with pytest.raises(QuoteError):
+            split_pem(pem, Check.CHAIN_SHAPE)
 
 
 def test_module_statuses_beyond_the_three_are_refused() -> None:

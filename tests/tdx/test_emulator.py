@@ -12,7 +12,7 @@ from tdx.emulator.authority import issue
 from tdx.errors import Check, QuoteError
 from tdx.policy import Policy
 from tdx.quote import BodyType, parse_quote
-from tdx.trust import EMULATED_ORGANIZATION, TrustRoot
+from tdx.trust import EMULATED_ORGANIZATION, EMULATED_QE_MRSIGNER, TrustRoot
 from tdx.verify import Marks, PlatformRegister, RollbackMemory, verify
 from tests.tdx.forged import (
     NOW,
@@ -66,28 +66,39 @@ def test_two_emulators_do_not_trust_each_other() -> None:
     assert caught.value.check is Check.ROOT_PIN
 
 
-MARKERS = {
-    "certificates": (QuoteFields(user_data=b"", qe=QeFields(mrsigner=bytes(32))), False),
-    "header": (QuoteFields(), True),
-    "enclave signer": (QuoteFields(user_data=b""), True),
-    "platform": (QuoteFields(user_data=b"", qe=QeFields(mrsigner=bytes(32))), True),
-}
+UNMARKED_FMSPC = bytes.fromhex("00806f050000")
+UNMARKED_SIGNER = bytes.fromhex("dc9e2a7c6f948f17474e34a7fc43ed03") * 2
 
 
-@pytest.mark.parametrize("title", MARKERS)
-def test_each_marker_alone_is_refused_even_if_the_pinned_root_were_an_emulators(
-    title: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("marker", ["certificates", "header", "enclave", "platform", "none"])
+def test_each_marker_alone_is_refused_under_a_root_that_claims_to_be_intels(
+    marker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The pin is moved to the emulator's root while the root still calls itself Intel's: what would
-    # be left to notice if the pin itself were wrong.
-    fields, hide_organization = MARKERS[title]
-    one = emulator()
+    # be left to notice if the pin itself were wrong. Every mark but one is taken off.
+    values = PckValues() if marker == "platform" else PckValues(fmspc=UNMARKED_FMSPC)
+    signer = EMULATED_QE_MRSIGNER if marker == "enclave" else UNMARKED_SIGNER
+    fields = QuoteFields(
+        user_data=b"EMULATED" if marker == "header" else b"", qe=QeFields(mrsigner=signer)
+    )
+    one = Emulator(now=NOW, values=values)
+    recipe = one.recipe()
+    bundle = make_bundle(
+        replace(
+            recipe,
+            tcb_info={**recipe.tcb_info, "fmspc": values.fmspc.hex()},
+            qe_identity={**recipe.qe_identity, "mrsigner": signer.hex()},
+        )
+    )
     root = TrustRoot.intel()
     object.__setattr__(root, "certificate_sha256", sha256(one.root_der).digest())
-    if hide_organization:
+    if marker != "certificates":
         monkeypatch.setattr(TrustRoot, "organization", EMULATED_ORGANIZATION)
+    if marker == "none":
+        assert verify(one.make(fields), bundle, root=root, now=NOW).assessment.status == "UpToDate"
+        return
     with pytest.raises(QuoteError) as caught:
-        verify(one.make(fields), one.bundle(), root=root, now=NOW, policy=POLICY)
+        verify(one.make(fields), bundle, root=root, now=NOW)
     assert caught.value.check is Check.EMULATED_MARKER
 
 

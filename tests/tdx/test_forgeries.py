@@ -40,6 +40,9 @@ STRICTER = {
     "RevocationListMutations.root_list_from_the_future": "both ends of a validity count",
     "RevocationListMutations.pck_list_from_the_future": "as above",
     "RevocationListMutations.issuer_certificate_forged": "every certificate shown is verified",
+    "RevocationFormMutations.list_under_a_sister": "as above, and it is the quote's own CA",
+    "CertificateFormMutations.leaf_with_two_names": "a role is one name, not one of several",
+    "CertificateFormMutations.leaf_with_serial_zero": "revocation goes by serial number",
     "DocumentMutations.tcb_info_of_another_type": "another type compares SVNs in another way",
     "PlatformMutations.pceid_of_another_platform": "TCB Info is for one FMSPC and one PCEID",
 }

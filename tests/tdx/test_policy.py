@@ -239,7 +239,7 @@ FILES_REFUSED = {
     "unknown key in a rule": "xfam = { needed = [1] }",
     "short platform": 'platforms = ["00"]',
     "platform not hexadecimal": 'platforms = ["zz"]',
-    "unknown register": '[require]\nrtmr4 = ["00"]',
+    "unknown register": '[require]\nrtmr4 = ["' + "00" * 48 + '"]',
     "short measurement": '[require]\nmrtd = ["00"]',
     "measurement not hexadecimal": '[require]\nmrtd = ["zz"]',
     "no measurement": "[require]\nmrtd = []",
@@ -258,6 +258,18 @@ def test_a_policy_file_that_is_not_understood_is_refused(title: str) -> None:
 
 def test_dates_may_be_written_as_days() -> None:
     assert load_policy("min_tcb_date = 1970-01-02").min_tcb_date == DAY
+
+
+def test_numbers_that_could_not_be_written_are_refused() -> None:
+    makers: tuple[Callable[[int], Policy], ...] = (
+        lambda value: Policy(min_evaluation_number=value),
+        lambda value: Policy(min_tcb_date=value),
+        lambda value: Policy(grace_period_s=value),
+        lambda value: Policy(max_collateral_age_s=value),
+    )
+    for number, make in itertools.product((-1, 1 << 60), makers):
+        with pytest.raises(PolicyError):
+            make(number)
 
 
 def test_a_register_is_required_once() -> None:

@@ -15,7 +15,7 @@ from tdx.quote import (
     parse_quote,
     parse_tdreport,
 )
-from tdx.quote.der import elements
+from tdx.quote.der import elements, raw_elements
 from tests.tdx import vectors
 
 NAMES = {
@@ -195,6 +195,17 @@ def test_der_that_is_not_strict_is_refused(title: str) -> None:
     assert caught.value.check is Check.PCK_EXTENSION
 
 
+def test_only_one_whole_sequence_is_split_into_raw_elements() -> None:
+    assert raw_elements(bytes.fromhex("300502010104 00".replace(" ", "")), Check.ROOT_CRL) == [
+        b"\x02\x01\x01",
+        b"\x04\x00",
+    ]
+    for wrong in ("3103020101", "300302010100", "3003020201", ""):
+        with pytest.raises(QuoteError) as caught:
+            raw_elements(bytes.fromhex(wrong), Check.ROOT_CRL)
+        assert caught.value.check is Check.ROOT_CRL
+
+
 def der(tag: int, content: bytes) -> bytes:
     if len(content) < 0x80:
         return bytes([tag, len(content)]) + content
@@ -234,6 +245,9 @@ EXTENSIONS_REFUSED = {
     "PPID of 15 bytes": extension(ppid=sgx_field(b"\x01", 4, b"p" * 15)),
     "FMSPC as UTF-8": extension(fmspc=sgx_field(b"\x04", 12, b"fmspc!")),
     "foreign OID": extension(more=der(0x30, der(6, b"\x2a\x03") + der(4, b""))),
+    "field of three": extension(
+        more=der(0x30, der(6, bytes.fromhex("2a864886f84d010d0108")) + der(4, b"") * 2)
+    ),
     "arc of two bytes": extension(more=sgx_field(b"\x81\x01", 4, bytes(2))),
     "the arc itself": extension(more=sgx_field(b"", 4, bytes(2))),
     "type out of range": extension(type=sgx_field(b"\x05", 10, b"\x03")),

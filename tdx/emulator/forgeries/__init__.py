@@ -19,6 +19,7 @@ from tdx.emulator.forgeries.collateral import (
     ModuleMutations,
     PlatformMutations,
 )
+from tdx.emulator.forgeries.forms import CertificateFormMutations, RevocationFormMutations
 from tdx.emulator.forgeries.shape import (
     BodyMutations,
     EnclaveMutations,
@@ -45,6 +46,8 @@ GROUPS: tuple[type[Mutations], ...] = (
     DocumentTimeMutations,
     PlatformMutations,
     ModuleMutations,
+    CertificateFormMutations,
+    RevocationFormMutations,
 )
 FORGERIES = tuple(f"{group.__name__}.{name}" for group in GROUPS for name in group.names())
 
