@@ -263,8 +263,8 @@ def verify_record(record: Record, descriptor: TrustedDescriptor) -> VerifiedReco
 
 def _require_signatures(record: Record, record_hash: Digest, descriptor: TrustedDescriptor) -> None:
     roster = record.content.header.roster
-    signers = [server for server, _ in record.signatures]
-    if not set(signers) <= set(roster):
+    signers = {server for server, _ in record.signatures}
+    if not signers <= set(roster):
         raise VerificationError("record is signed by a server outside its roster")
     if len(signers) < descriptor.required_signatures:
         raise VerificationError(
