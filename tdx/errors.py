@@ -113,6 +113,8 @@ class Check(StrEnum):
     COLLATERAL_AGE = "collateral_age"
     PLATFORM = "platform"
     PLATFORM_REUSED = "platform_reused"
+    # beside the list, where two opinions are demanded
+    SECOND_VERIFIER = "second_verifier"
 
 
 class TdxError(Exception):

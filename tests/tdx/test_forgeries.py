@@ -75,6 +75,13 @@ def test_forgery_is_refused_by_its_check(name: str) -> None:
     assert (caught.value.check, caught.value.status) == (forgery.check, forgery.status)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_serial_zero_is_refused_where_the_library_only_warns() -> None:
+    forgery = made("CertificateFormMutations.leaf_with_serial_zero")
+    with pytest.raises(QuoteError, match="serial number is positive"):
+        judge(forgery.quote, forgery.bundle)
+
+
 @pytest.mark.parametrize("name", FORGERIES)
 def test_the_second_verifier_differs_only_where_we_are_stricter(name: str) -> None:
     forgery = made(name)
