@@ -230,6 +230,44 @@ def test_a_committee_of_two_is_refused(files: InstanceFiles) -> None:
         parse_descriptor(fewer.encode())
 
 
+def _blocks(text: str, kind: str) -> list[str]:
+    parts = re.split(r"(?m)^(?=\[\[)", text)
+    return [part for part in parts if part.startswith(f"[[{kind}]]")]
+
+
+def _renamed(block: str, name: str, port: int) -> str:
+    block = re.sub(r'name = "\w+"', f'name = "{name}"', block, count=1)
+    return re.sub(r":410\d\d", f":{port}", block, count=1)
+
+
+def test_a_committee_of_an_even_number_is_refused(files: InstanceFiles) -> None:
+    text = files.compose().decode()
+    fourth = _renamed(_blocks(text, "server")[0], "s3", 42_000)
+    with pytest.raises(ConfigError, match="this one has 4"):
+        parse_descriptor((text + "\n" + fourth).encode())
+
+
+def test_two_nodes_with_one_identity_are_refused_whatever_their_kind(files: InstanceFiles) -> None:
+    text = files.compose().decode()
+    identities = re.findall(r'identity = "([^"]+)"', text)
+    assert len(identities) == 5
+    for twin in (1, 4):
+        with pytest.raises(ConfigError, match="shares its identity"):
+            parse_descriptor(text.replace(identities[twin], identities[0], 1).encode())
+
+
+def test_a_circle_of_aggregators_leads_to_no_root(files: InstanceFiles) -> None:
+    text = files.compose().decode()
+    root, leaf = _blocks(text, "aggregator")
+    circle = text.replace(root, root.rstrip() + '\nparent = "leaf"\n\n')
+    assert circle != text
+    with pytest.raises(ConfigError, match="root"):
+        parse_descriptor(circle.encode())
+    alone = text.replace(root, "").replace(leaf, "")
+    with pytest.raises(ConfigError, match="aggregator"):
+        parse_descriptor(alone.encode())
+
+
 def test_rosters_are_those_the_descriptor_allows(files: InstanceFiles) -> None:
     text = files.compose()
     strict = _trust(sign_descriptor(text, files.operator))
