@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import binascii
 import os
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tdx.collateral import Bundle, parse_qe_identity, parse_tcb_info
+from tdx.emulator import QuoteFields
 from tdx.errors import QuoteError
 from tdx.quote import parse_pck_extension, parse_quote, parse_tdreport
 from tests.tdx.forged import emulator, honest_quote, judge
@@ -124,6 +126,46 @@ def test_parsers_end_in_a_value_or_a_quote_error(data: bytes, prefix: int) -> No
                 parse(honest[:prefix] + data)
             except QuoteError:
                 continue
+
+
+def pem(der: bytes) -> bytes:
+    lines = binascii.b2a_base64(der)
+    return b"-----BEGIN CERTIFICATE-----\n" + lines + b"-----END CERTIFICATE-----\n"
+
+
+@fuzzed
+@given(
+    which=st.integers(0, 1),
+    where=st.lists(st.tuples(position, st.integers(0, 7)), min_size=1, max_size=3),
+    grow=st.tuples(position, st.binary(max_size=8)),
+)
+def test_damaged_certificates_are_refused_by_name(
+    which: int, where: list[tuple[int, int]], grow: tuple[int, bytes]
+) -> None:
+    one = emulator().hierarchy
+    ders = [one.pck.der, one.pck_ca.der, one.root.der]
+    at = grow[0] % len(ders[which])
+    damaged = flipped(ders[which][:at] + grow[1] + ders[which][at:], where)
+    if damaged == ders[which]:
+        return
+    ders[which] = damaged
+    try:
+        judge(emulator().make(QuoteFields(chain=b"".join(map(pem, ders)))))
+    except QuoteError:
+        return
+    raise AssertionError(damaged)
+
+
+@fuzzed
+@given(where=st.lists(st.tuples(position, st.integers(0, 7)), min_size=1, max_size=3))
+def test_damaged_sgx_extensions_end_in_a_value_or_a_quote_error(
+    where: list[tuple[int, int]],
+) -> None:
+    honest = emulator().hierarchy.pck.spec.sgx_extension or b""
+    try:
+        parse_pck_extension(flipped(honest, where))
+    except QuoteError:
+        return
 
 
 JSON = st.recursive(
