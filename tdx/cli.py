@@ -16,7 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import typer
+try:
+    import typer
+except ImportError:  # the core is installed without its command line
+    sys.stderr.write("error: the tdx command needs more — pip install 'zipnet[node]'\n")
+    raise SystemExit(2) from None
 
 from tdx.collateral import Bundle, expiries
 from tdx.errors import PolicyError, QuoteError, TdxError

@@ -92,6 +92,16 @@ def test_the_installed_command_exits_0_1_and_2() -> None:
     assert run_process("verify").returncode == 2
 
 
+def test_without_the_command_line_extra_it_says_so_and_exits_2() -> None:
+    code = "import sys; sys.modules['typer'] = None; from tdx.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False, cwd=vectors.ROOT, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"error: the tdx command needs more")
+    assert done.stderr.count(b"\n") == 1
+
+
 def test_a_policy_file_decides(tmp_path: Path) -> None:
     pair = PAIRS["GCP out of date"]
     policy = tmp_path / "policy.toml"
