@@ -7,7 +7,7 @@ through :meth:`TrustRoot.digest`, so an emulated network cannot talk to a produc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 from cryptography import x509
@@ -51,7 +51,7 @@ class TrustRoot:
 
     kind: str
     certificate_sha256: bytes
-    _made_here: object = None
+    _made_here: object = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self._made_here is not _MAKING:

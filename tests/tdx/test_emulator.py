@@ -26,6 +26,7 @@ from tests.tdx.forged import (
 )
 
 
+@pytest.mark.requirement("D4")
 @pytest.mark.parametrize("version", [4, 5])
 def test_honest_quotes_pass_both_verifiers_and_are_marked(version: int) -> None:
     one = emulator()
