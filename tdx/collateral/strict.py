@@ -11,7 +11,7 @@ import binascii
 import json
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from tdx.errors import Check, QuoteError
 
@@ -117,7 +117,7 @@ class Fields:
         try:
             if not _DATE.fullmatch(text):
                 raise ValueError
-            return int(datetime.fromisoformat(text[:-1]).replace(tzinfo=UTC).timestamp())
+            return int(datetime.fromisoformat(text).timestamp())
         except ValueError:
             raise self._refuse(name, "a UTC date to the second") from None
 
@@ -141,9 +141,10 @@ class Fields:
         if name not in self._values:
             return ()
         values = self.items(name)
-        if not all(isinstance(value, str) for value in values):
+        texts = tuple(value for value in values if isinstance(value, str))
+        if len(texts) != len(values):
             raise self._refuse(name, "a list of strings")
-        return tuple(str(value) for value in values)
+        return texts
 
     def _refuse(self, name: str, what: str) -> QuoteError:
         return QuoteError(self._check, f"{self._where}.{name} is {what}")
