@@ -404,6 +404,15 @@ def test_registering_again_takes_a_new_index_and_retires_the_old_one() -> None:
     assert state.registry.active_count == 1
 
 
+@pytest.mark.parametrize("phase", Phase)
+def test_a_retired_index_counts_in_the_round_under_way_and_in_none_after(phase: Phase) -> None:
+    state = bring(phase)
+    apply(state, RetireClient(RegistryIndex(0)))
+    entry = state.registry.entry(0)
+    assert entry is not None
+    assert (entry.end_round, entry.until_version) == (state.last_round + 1, 2)
+
+
 def test_an_old_registration_is_not_taken_again_even_after_retirement() -> None:
     state = bring(Phase.IDLE)
     refused(state, register(0, serial=1), 1, "stale_registration")

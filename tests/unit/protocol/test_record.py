@@ -299,6 +299,24 @@ def test_records_follow_each_other_without_a_gap_or_a_fork() -> None:
             require_extends(newer, older)
 
 
+SECONDS: dict[str, tuple[int, int]] = {
+    "a sequence is left out": (2, 1),
+    "a sequence is given twice": (0, 1),
+    "another last final round": (1, 0),
+}
+
+
+@pytest.mark.parametrize("title", SECONDS)
+def test_the_right_hash_alone_does_not_continue_the_chain(title: str) -> None:
+    sequence, final = SECONDS[title]
+    first, second = chain(2)
+    header = replace(second.record.content.header, previous_final=RoundNumber(final))
+    content = replace(second.record.content, header=header, sequence=sequence)
+    assert header.previous_record == first.hash
+    with pytest.raises(VerificationError):
+        require_extends(verify_record(signed(content, (0, 1)), COMMITTEE.descriptor), first)
+
+
 def test_a_first_record_that_claims_a_past_is_refused() -> None:
     record = chain(2)[1].record
     content = replace(record.content, sequence=0)

@@ -271,6 +271,17 @@ def test_a_client_admitted_late_is_stepped_to_the_round_at_hand(custody: KeyCust
     assert unblind(custody, 5, ANNA) == expected(5, anna)
 
 
+@pytest.mark.spec("4.2")
+def test_a_round_closed_again_does_not_turn_time_back(custody: KeyCustody) -> None:
+    custody.step_past(RoundNumber(4))
+    custody.step_past(RoundNumber(1))
+    anna = join(1, first_round=2)
+    admitted(custody, anna)
+    with pytest.raises(GuardError):
+        unblind(custody, 2, ANNA)
+    assert unblind(custody, 5, ANNA) == expected(5, anna)
+
+
 def test_a_chain_that_begins_later_waits_for_its_round(custody: KeyCustody) -> None:
     anna = join(1, first_round=3)
     admitted(custody, anna)
