@@ -62,14 +62,14 @@ class BlobStore:
         with self._lock:
             blob = self._memory.get(digest)
         path = self._path(digest)
-        if path.exists():
-            return
-        if blob is None:
-            raise StorageError("a blob that is not here cannot be kept")
-        temporary = path.with_suffix(".tmp")
         try:
-            _write_durably(temporary, blob)
-            temporary.replace(path)
+            if not path.exists():
+                if blob is None:
+                    raise StorageError("a blob that is not here cannot be kept")
+                temporary = path.with_suffix(".tmp")
+                _write_durably(temporary, blob)
+                temporary.replace(path)
+            # Also where the file is there: an earlier attempt may have ended before this line.
             _sync_folder(self._folder)
         except OSError as error:
             raise SafeMode(f"a blob could not be made durable: {error.strerror}") from error

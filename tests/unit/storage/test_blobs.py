@@ -178,6 +178,23 @@ def test_a_disk_that_fails_while_keeping_is_safe_mode(
     assert store.kept() == []
 
 
+def test_a_name_that_may_not_be_durable_is_made_so_by_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_folder: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    store = BlobStore(tmp_path)
+    digest = store.put(b"blob")
+    with monkeypatch.context() as patch:
+        patch.setattr(blobs_module, "_sync_folder", failing)
+        for _ in range(2):
+            with pytest.raises(SafeMode):
+                store.keep(digest)
+    store.keep(digest)
+    assert BlobStore(tmp_path).get(digest) == b"blob"
+
+
 def test_threads_may_put_get_and_drop_at_once(tmp_path: Path) -> None:
     store = BlobStore(tmp_path, max_bytes=2_000)
     problems: list[BaseException] = []
