@@ -67,6 +67,21 @@ def test_signature_that_must_not_pass_is_refused(title: str) -> None:
         REFUSED[title]()
 
 
+@pytest.mark.requirement("M10")
+def test_both_halves_must_verify() -> None:
+    """Each half sound beside a damaged or a foreign other one is as good as nothing."""
+    verify_hybrid(ALICE.public, "record", MESSAGE, SIGNATURE)
+    foreign = MALLORY.sign("record", MESSAGE)
+    for mixed in (
+        SIGNATURE[:64] + foreign[64:],
+        foreign[:64] + SIGNATURE[64:],
+        SIGNATURE[:64] + bytes(3309),
+        bytes(64) + SIGNATURE[64:],
+    ):
+        with pytest.raises(VerificationError):
+            verify_hybrid(ALICE.public, "record", MESSAGE, mixed)
+
+
 @pytest.mark.parametrize(
     ("skipped", "position"), [("_verify_ed25519_raw", 5), ("_verify_mldsa65_raw", 500)]
 )

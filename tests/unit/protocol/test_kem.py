@@ -7,6 +7,7 @@ import os
 import pytest
 
 from tests.reference import xwing
+from tests.vectors.testkit import load_cases
 from zipnet.errors import LocalProtocolError, RemoteProtocolError
 from zipnet.protocol.kem import KEM_CIPHERTEXT_BYTES, KEM_PUBLIC_BYTES, KemKeyPair, encapsulate
 from zipnet.protocol.secret import Secret
@@ -17,6 +18,17 @@ SEED = bytes(range(100, 132))
 def revealed(secret: Secret) -> bytes:
     with secret.reveal() as view:
         return bytes(view)
+
+
+@pytest.mark.requirement("M10")
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_published_vectors(number: int) -> None:
+    """The draft's own keys and secrets; ``tests/vectors/test_generator`` pins their values."""
+    cases = {case.title: case for case in load_cases()}
+    case = cases[f"kem.published-{number}"]
+    pair = KemKeyPair.from_seed(Secret(case.data("seed")))
+    assert pair.public == case.data("public")
+    assert revealed(pair.decapsulate(case.data("ciphertext"))) == case.data("shared")
 
 
 def test_both_sides_agree_and_the_pure_python_kem_agrees_with_them() -> None:
