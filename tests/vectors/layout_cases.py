@@ -2,6 +2,7 @@
 
 Nothing of the product is imported. What is signed with both keys has a vector of the signed bytes
 and of the Ed25519 half: ML-DSA signing is hedged, so its half is not a function of its input.
+It is long because it is a list: one case after the other, with no logic in between.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The committee's replicated state: one table of what may happen when, and nothing beside it."""
+"""The committee's replicated state: one table of what may happen when, and nothing beside it.
+
+One long module, because table, guards and random orders share their states and commands.
+"""
 
 from __future__ import annotations
 
