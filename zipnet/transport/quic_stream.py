@@ -279,14 +279,16 @@ class QuicByteStream(QuicConnectionProtocol):
     async def shut_down(self, code: int, reason: str, *, flush: bool) -> None:
         """Flush if asked, close with a code, wait for aioquic's closing period; all bounded."""
         async with self._shutting_down:
-            if flush and self._open and self._ended is None:
-                await self._flush()
-            self._end("the link is closed")
-            self.close(error_code=code, reason_phrase=_short(reason))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._limits.close_deadline_s):
-                    await self._terminated.wait()
-            self.drop()
+            try:
+                if flush and self._open and self._ended is None:
+                    await self._flush()
+                self._end("the link is closed")
+                self.close(error_code=code, reason_phrase=_short(reason))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._limits.close_deadline_s):
+                        await self._terminated.wait()
+            finally:  # also when the waiting is cancelled: the socket must not outlive the link
+                self.drop()
 
     async def _flush(self) -> None:
         self._quic.send_stream_data(_STREAM, b"", end_stream=True)
@@ -298,9 +300,10 @@ class QuicByteStream(QuicConnectionProtocol):
                     await self._room.wait()
 
     def abort(self) -> None:
-        """Close without flushing; nothing is waited for."""
+        """Say so to the peer and let the socket go; nothing is waited for."""
         self._end("the link was cut")
         self.close(error_code=CloseCode.NORMAL)
+        self.drop()
 
     def drop(self) -> None:
         """Stop all timers and, on the client side, close the socket. Nothing is sent."""
