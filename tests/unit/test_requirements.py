@@ -42,8 +42,9 @@ def marked_tests() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in TESTS.rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-            if is_function and node.name.startswith("test"):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if node.name.startswith("test"):
                 marks = " ".join(ast.unparse(decorator) for decorator in node.decorator_list)
                 rows = set(re.findall(r"mark\.requirement\(['\"](\w+)['\"]", marks))
                 found[f"{path.relative_to(TESTS)}::{node.name}"] = rows
