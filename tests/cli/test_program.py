@@ -101,10 +101,6 @@ USAGE = {
         "error: Invalid value for 'kind': 'king' is not one of",
     ),
     "missing member of a family": (["descriptor"], "error: Missing command"),
-    "a committee secret for an aggregator": (
-        ["aggregator", "--committee-secret-file", "c"],
-        "error: No such option: --committee-secret-file",
-    ),
 }
 
 
