@@ -4,7 +4,7 @@ from tdx.policy.assessment import Assessment
 from tdx.policy.bits import DEFAULT_TD_ATTRIBUTES, DEFAULT_XFAM, BitRule
 from tdx.policy.measurements import REGISTERS, Measurements
 from tdx.policy.policy import Policy
-from tdx.policy.toml import dump_policy, load_policy
+from tdx.policy.toml import dump_policy, load_policy, policy_from_table
 
 __all__ = [
     "DEFAULT_TD_ATTRIBUTES",
@@ -16,4 +16,5 @@ __all__ = [
     "Policy",
     "dump_policy",
     "load_policy",
+    "policy_from_table",
 ]

@@ -28,7 +28,7 @@ from tdx.policy.bits import BitRule
 from tdx.policy.measurements import Measurements
 from tdx.policy.policy import Policy
 
-__all__ = ["dump_policy", "load_policy"]
+__all__ = ["dump_policy", "load_policy", "policy_from_table"]
 
 _HASH_BYTES = 32
 
@@ -43,6 +43,15 @@ def load_policy(text: str) -> Policy:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"the policy is not TOML: {error}") from None
+    return policy_from_table(document)
+
+
+def policy_from_table(document: Mapping[str, object]) -> Policy:
+    """Read a policy from a TOML table that is part of a larger document.
+
+    Raises:
+        PolicyError: An unknown key, or a value of the wrong kind.
+    """
     unknown = sorted(set(document) - set(_READERS) - {"require", "variant"})
     if unknown:
         raise PolicyError(f"unknown keys: {', '.join(unknown)}", hint="see docs/tdx.md")
@@ -55,9 +64,16 @@ def load_policy(text: str) -> Policy:
     return policy
 
 
-def dump_policy(policy: Policy) -> str:
-    """Write a policy as TOML that :func:`load_policy` reads back to an equal policy."""
+def dump_policy(policy: Policy, *, table: str = "") -> str:
+    """Write a policy as TOML that :func:`load_policy` reads back to an equal policy.
+
+    Args:
+        policy: The policy.
+        table: Name of the table of a larger document it becomes, for :func:`policy_from_table`.
+    """
+    inside = f"{table}." if table else ""
     lines = [
+        *([f"[{table}]"] if table else []),
         f"accept_statuses = {_quoted(sorted(policy.accept_statuses))}",
         f"deny_advisories = {_quoted(sorted(policy.deny_advisories))}",
         f"min_evaluation_number = {policy.min_evaluation_number}",
@@ -73,9 +89,14 @@ def dump_policy(policy: Policy) -> str:
     if policy.max_collateral_age_s is not None:
         lines.append(f"max_collateral_age_s = {policy.max_collateral_age_s}")
     if policy.baseline.required:
-        lines += ["", "[require]", *_registers(policy.baseline)]
+        lines += ["", f"[{inside}require]", *_registers(policy.baseline)]
     for variant in policy.variants:
-        lines += ["", "[[variant]]", f"name = {_quote(variant.name)}", *_registers(variant)]
+        lines += [
+            "",
+            f"[[{inside}variant]]",
+            f"name = {_quote(variant.name)}",
+            *_registers(variant),
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from hashlib import sha256
 
 from tests.reference.derivations import be64, content_digest, derive, keyed, schedule_hash
 
@@ -109,10 +110,15 @@ def announcement_signed(group: bytes, server: int, epoch: int, public: bytes) ->
 
 
 def registration_signed(
-    group: bytes, identity: bytes, serial: int, ciphertexts: Sequence[tuple[int, int, bytes]]
+    group: bytes,
+    identity: bytes,
+    serial: int,
+    ciphertexts: Sequence[tuple[int, int, bytes]],
+    evidence: bytes = bytes(32),
 ) -> bytes:
     items = [bytes([server]) + be64(epoch) + sealed for server, epoch, sealed in ciphertexts]
-    return b"\1" + group + identity + be64(serial) + bytes([len(items)]) + b"".join(items)
+    head = b"\1" + group + identity + be64(serial) + evidence
+    return head + bytes([len(items)]) + b"".join(items)
 
 
 def registry_added(index: int, first: int, peer: bytes, key: bytes, registration: bytes) -> bytes:
@@ -165,12 +171,42 @@ def record(content: bytes, signatures: Sequence[tuple[int, bytes]]) -> bytes:
 # --- the rest (§9.17 - §9.20) --------------------------------------------------------------------
 
 
-def attestation_policy_digest(mode: str) -> bytes:
-    return derive("attestation-policy", mode.encode())
+def attestation_policy_digest(
+    mode: str, lifetime_s: int = 600, policies: Sequence[bytes | None] = ()
+) -> bytes:
+    """The policies' digests in the order committee, aggregator, client; None where ungated."""
+    if mode == "off":
+        return derive("attestation-policy", b"off")
+    asked = [b"\0" + bytes(32) if policy is None else b"\1" + policy for policy in policies]
+    return derive("attestation-policy", mode.encode(), be32(lifetime_s) + b"".join(asked))
 
 
-def trust_root_digest(root: str) -> bytes:
-    return derive("trust-root", root.encode())
+def mrtd_policy_digest(mrtd: bytes) -> bytes:
+    """A TDX policy with defaults that demands one MRTD: every piece after its length."""
+    td_attributes = sum(1 << bit for bit in (16, 27, 28, 30, 31, 62, 63))
+    pieces = [
+        b"UpToDate",
+        b"",
+        *[bytes(8)] * 3,
+        b"",
+        be64(1 << 28) + be64(td_attributes),
+        be64(0x3) + be64(0x6DBE7),
+        bytes(3),
+        b"",
+        b"measurements",
+        b"mrtd",
+        mrtd,
+    ]
+    return sha256(b"tdx/policy/v1" + b"".join(be32(len(p)) + p for p in pieces)).digest()
+
+
+def intel_root_digest() -> bytes:
+    certificate = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"
+    return sha256(b"tdx/trust-root/v1\x05intel" + bytes.fromhex(certificate)).digest()
+
+
+def trust_root_digest(root: bytes) -> bytes:
+    return derive("trust-root", root)
 
 
 def certificate_serial(ed25519: bytes) -> int:

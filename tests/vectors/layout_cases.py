@@ -226,7 +226,12 @@ def registrations() -> Iterator[Vector]:
     lines = [("secret", SECRET.hex()), ("group", GROUP.hex()), ("serial", "1900000000123")]
     lines += [("ciphertext", f"{s} {epoch} {data.hex()}") for s, epoch, data in sealed]
     lines += [("signed", signed.hex()), ("ed25519-half", half("registration", signed).hex())]
-    yield "registration", "ordinary", "success", lines
+    none = ("evidence", bytes(32).hex())
+    yield "registration", "ordinary", "success", [*lines, none]
+    shown = draw("evidence", 32)
+    signed = layouts.registration_signed(GROUP, identity, 1_900_000_000_123, sealed, shown)
+    lines[-2:] = [("signed", signed.hex()), ("ed25519-half", half("registration", signed).hex())]
+    yield "registration", "with-evidence", "success", [*lines, ("evidence", shown.hex())]
 
     def other(items: list[tuple[int, int, bytes]]) -> bytes:
         return layouts.registration_signed(GROUP, identity, 1, items) + unsigned
@@ -401,11 +406,25 @@ def records() -> Iterator[Vector]:
 def others() -> Iterator[Vector]:
     encoded = ref.encode_params(64, 256, 3, 3600, 100_000)
     fingerprint = ref.committee_fingerprint(COMMITTEE, "zipnet", "acme.mainnet")
-    policy, root = layouts.attestation_policy_digest("off"), layouts.trust_root_digest("none")
-    group = ref.group_id("zipnet", "acme.mainnet", encoded, fingerprint, policy, root)
-    lines = [("universe", "zipnet"), ("name", "acme.mainnet"), ("fingerprint", fingerprint.hex())]
-    lines += [("tdx-mode", "off"), ("policy", policy.hex()), ("trust-root", root.hex())]
-    yield "descriptor-group", "no-attestation", "success", [*lines, ("output", group.hex())]
+    named = [("universe", "zipnet"), ("name", "acme.mainnet"), ("fingerprint", fingerprint.hex())]
+    gates = (("committee", b"\1" * 48), ("aggregator", b"\2" * 48), ("client", b"\3" * 48))
+    asked = [(gate, mrtd, layouts.mrtd_policy_digest(mrtd)) for gate, mrtd in gates]
+    intel = layouts.trust_root_digest(layouts.intel_root_digest())
+    for title, mode, lifetime, gated, root in (
+        ("no-attestation", "off", 600, (), layouts.trust_root_digest(b"none")),
+        ("everybody-gated", "required", 600, asked, intel),
+        ("short-lived", "required", 60, asked, intel),
+        ("clients-ungated", "required", 600, asked[:2], intel),
+    ):
+        digests: list[bytes | None] = [digest for _, _, digest in gated]
+        digests.extend([None] * (len(gates) - len(digests)))
+        policy = layouts.attestation_policy_digest(mode, lifetime, digests)
+        group = ref.group_id("zipnet", "acme.mainnet", encoded, fingerprint, policy, root)
+        lines = [*named, ("tdx-mode", mode)]
+        lines += [("lifetime", str(lifetime))] if gated else []
+        lines += [("gate", f"{gate} {mrtd.hex()}") for gate, mrtd, _ in gated]
+        lines += [("policy", policy.hex()), ("trust-root", root.hex())]
+        yield "descriptor-group", title, "success", [*lines, ("output", group.hex())]
     for title, label in (("node", "node"), ("other-node", "other node")):
         seed = draw(label, 32)
         key = bytes(nacl.signing.SigningKey(seed).verify_key)

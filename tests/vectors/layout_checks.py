@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tdx.policy import Policy
+from tdx.trust import TrustRoot
 from zipnet.machines import guard
 from zipnet.protocol import command as commands
 from zipnet.protocol import envelope as envelopes
 from zipnet.protocol import ids
 from zipnet.protocol.aggregate import Aggregate, Partial, decode_aggregate, decode_partial
+from zipnet.protocol.attestation import (
+    ATTESTATION_OFF,
+    AttestationMode,
+    AttestationTerms,
+    Gate,
+)
 from zipnet.protocol.descriptor import Descriptor
 from zipnet.protocol.header import RoundHeader, SignedHeader, sign_header, verify_header
 from zipnet.protocol.identity import HYBRID_SIGNATURE_BYTES, Identity, PublicIdentity
@@ -198,11 +206,13 @@ def check_registration(case: Case) -> None:
         server, epoch, sealed = text.split()
         items.append(Encapsulation(ServerIndex(int(server)), int(epoch), bytes.fromhex(sealed)))
     group, identity, serial = GroupId(case.data("group")), identity_of(case), case.number("serial")
-    blob = sign_registration(group, serial, items, identity)
+    evidence = Digest(case.data("evidence"))
+    blob = sign_registration(group, serial, items, identity, evidence=evidence)
     check_signed_half(blob, case)
     found = decode_registration(blob, group, len(items))
     assert (found.identity, found.serial) == (identity.public, serial)
     assert found.encapsulations == tuple(items)
+    assert found.evidence == evidence
     assert found.digest == ids.content_digest(blob)
 
 
@@ -271,6 +281,17 @@ def check_record_bytes(case: Case) -> None:
     decode_record(case.data("data"), shape(case))
 
 
+def attestation_of(case: Case) -> AttestationTerms:
+    if case.text("tdx-mode") == "off":
+        return ATTESTATION_OFF
+    policies = {
+        Gate(role): Policy().require_mrtd(value)
+        for role, value in (text.split() for text in case.texts("gate"))
+    }
+    mode, lifetime = AttestationMode(case.text("tdx-mode")), case.number("lifetime")
+    return AttestationTerms(mode, TrustRoot.intel(), policies, lifetime_s=lifetime)
+
+
 def check_descriptor_group(case: Case) -> None:
     identity = Identity.from_secret(Secret(NOBODY)).public
     descriptor = Descriptor(
@@ -283,15 +304,15 @@ def check_descriptor_group(case: Case) -> None:
         committee_fingerprint=Digest(case.data("fingerprint")),
         params=RoundParams(),
         cadence=Cadence(),
-        tdx_mode=case.text("tdx-mode"),
+        attestation=attestation_of(case),
         servers=(),
         aggregators=(),
         operator=identity,
         signed_bytes=b"",
         signature=None,
     )
-    assert ids.derive("attestation-policy", descriptor.tdx_mode.encode()) == case.data("policy")
-    assert ids.derive("trust-root", b"none") == case.data("trust-root")
+    assert descriptor.attestation.policy_digest() == case.data("policy")
+    assert descriptor.attestation.root_digest() == case.data("trust-root")
     assert descriptor.group == case.data("output")
 
 

@@ -244,7 +244,7 @@ def _facts(descriptor: Descriptor) -> dict[str, Any]:
             "fold_deadline_ms": cadence.fold_deadline_ms,
             "round_deadline_ms": cadence.round_deadline_ms,
         },
-        "tdx": descriptor.tdx_mode,
+        "tdx": descriptor.attestation.mode.value,
         "servers": [_node_facts(node) for node in descriptor.servers],
         "aggregators": [
             {**_node_facts(entry.node), "parent": entry.parent} for entry in descriptor.aggregators

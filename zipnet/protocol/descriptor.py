@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from zipnet.errors import ConfigError, RemoteProtocolError, VerificationError
+from zipnet.protocol.attestation import AttestationTerms, parse_attestation
 from zipnet.protocol.identity import HYBRID_SIGNATURE_BYTES, PublicIdentity, verify_hybrid
 from zipnet.protocol.ids import (
     DIGEST_BYTES,
@@ -36,7 +37,6 @@ from zipnet.protocol.ids import (
     InstanceId,
     PeerId,
     ServerIndex,
-    derive,
     format_peer_id,
     group_id,
     instance_id,
@@ -78,10 +78,6 @@ class _Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     parent: str = ""
 
 
-class _Tdx(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    mode: str = "off"
-
-
 class _Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     num_slots: int
     slot_bytes: int
@@ -108,7 +104,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     operator: str
     params: _Params
     cadence: _Cadence
-    tdx: _Tdx
+    tdx: dict[str, object]
     server: list[_Node]
     aggregator: list[_Node]
 
@@ -158,7 +154,7 @@ class Descriptor:
     committee_fingerprint: Digest
     params: RoundParams
     cadence: Cadence
-    tdx_mode: str
+    attestation: AttestationTerms
     servers: tuple[NodeEntry, ...]
     aggregators: tuple[AggregatorEntry, ...]
     operator: PublicIdentity
@@ -178,8 +174,8 @@ class Descriptor:
             instance=self.name,
             params=self.params,
             committee_fingerprint=self.committee_fingerprint,
-            attestation_policy_digest=derive("attestation-policy", self.tdx_mode.encode()),
-            trust_root_digest=derive("trust-root", b"none"),
+            attestation_policy_digest=self.attestation.policy_digest(),
+            trust_root_digest=self.attestation.root_digest(),
         )
 
 
@@ -307,10 +303,6 @@ def _checked(parsed: _File, body: bytes, signature: bytes | None) -> Descriptor:
         raise ConfigError("descriptor: not_before and not_after need a time zone, such as Z")
     if parsed.not_after <= parsed.not_before:
         raise ConfigError("descriptor: not_after is not after not_before")
-    if parsed.tdx.mode != "off":
-        raise ConfigError(
-            f"descriptor: tdx.mode is {parsed.tdx.mode!r}, this version serves only 'off'"
-        )
     if parsed.version < 1 or parsed.version >= 1 << 32:
         raise ConfigError("descriptor: version must be from 1 to 2^32-1")
     servers = tuple(_node(node) for node in parsed.server)
@@ -330,7 +322,7 @@ def _checked(parsed: _File, body: bytes, signature: bytes | None) -> Descriptor:
         committee_fingerprint=_fingerprint(parsed.committee_fingerprint),
         params=RoundParams(**msgspec.structs.asdict(parsed.params)),
         cadence=Cadence(**msgspec.structs.asdict(parsed.cadence)),
-        tdx_mode=parsed.tdx.mode,
+        attestation=parse_attestation(parsed.tdx),
         servers=servers,
         aggregators=aggregators,
         operator=_identity(parsed.operator, "operator"),

@@ -10,6 +10,8 @@ Rules:
 1. Announcements and registrations carry hybrid signatures; both halves must verify.
 2. A registration names the announcements it used by digest, so a mixed-up epoch is an error.
 3. ``serial`` grows with every registration of one identity: an old one cannot be replayed.
+4. In a group that gates its clients a registration names its evidence by digest, so every server
+   judges the same platform for itself (protocol.md §7); elsewhere that field is zero.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EMPTY_REGISTRY_DIGEST",
+    "NO_EVIDENCE",
     "Encapsulation",
     "KemAnnouncement",
     "Registration",
@@ -59,6 +62,8 @@ _REGISTRATION_LAYOUT = 1
 _IDENTITY_BYTES = 32 + 1952
 _MAX_SERVERS = 16
 EMPTY_REGISTRY_DIGEST = derive("registry")
+NO_EVIDENCE = Digest(bytes(32))
+"""What stands where a registration carries no evidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +87,19 @@ class Encapsulation:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A client's signed request to be in the registry, with its signature checked."""
+    """A client's signed request to be in the registry, with its signature checked.
+
+    Attributes:
+        identity: The client.
+        serial: Larger than in any earlier registration of the identity.
+        evidence: Content digest of the client's evidence, :data:`NO_EVIDENCE` where none is due.
+        encapsulations: One ciphertext per committee server, in order.
+        digest: Content digest of the registration itself.
+    """
 
     identity: PublicIdentity
     serial: int
+    evidence: Digest
     encapsulations: tuple[Encapsulation, ...]
     digest: Digest
 
@@ -201,6 +215,8 @@ def sign_registration(
     serial: int,
     encapsulations: Sequence[Encapsulation],
     identity: Identity,
+    *,
+    evidence: Digest = NO_EVIDENCE,
 ) -> bytes:
     """Return the signed registration blob of a client."""
     writer = (
@@ -209,6 +225,7 @@ def sign_registration(
         .fixed(group, 32)
         .fixed(identity.public.encode(), _IDENTITY_BYTES)
         .u64(serial)
+        .fixed(evidence, 32)
         .u8(len(encapsulations))
     )
     for item in encapsulations:
@@ -230,6 +247,7 @@ def decode_registration(blob: bytes, group: GroupId, servers: int) -> Registrati
     named_group = reader.fixed(32)
     identity = PublicIdentity.decode(reader.fixed(_IDENTITY_BYTES))
     serial = reader.u64()
+    evidence = Digest(reader.fixed(32))
     count = reader.u8()
     if count > _MAX_SERVERS:
         raise RemoteProtocolError("registration has more ciphertexts than a committee can have")
@@ -244,4 +262,4 @@ def decode_registration(blob: bytes, group: GroupId, servers: int) -> Registrati
     if [item.server for item in items] != list(range(servers)):
         raise RemoteProtocolError("registration does not cover the whole committee in order")
     verify_hybrid(identity, "registration", blob[: len(blob) - HYBRID_SIGNATURE_BYTES], signature)
-    return Registration(identity, serial, items, content_digest(blob))
+    return Registration(identity, serial, evidence, items, content_digest(blob))
