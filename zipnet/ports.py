@@ -9,6 +9,7 @@ Ports:
 * :class:`Consensus` — orders small commands among the committee.
 * :class:`Journal` — an append-only, checksummed, durable sequence of byte strings.
 * :class:`Clock` — wall and monotonic time.
+* :class:`Attestor` — shows evidence of this machine, judges that of others.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from zipnet.admission import EvidenceView, Judgement
+    from zipnet.protocol.attestation import AttestationTerms
     from zipnet.wire.frames import Frame
 
 __all__ = [
+    "Attestor",
     "Clock",
     "CommittedCommand",
     "Connection",
@@ -195,3 +199,35 @@ class Clock(Protocol):
     def monotonic(self) -> float: ...
 
     def wall(self) -> float: ...
+
+
+class Attestor(Protocol):
+    """Shows evidence of the platform this process runs on, and judges that of others.
+
+    Duties: ``show`` binds a quote to exactly the view it is given and compares what came back
+    before it is shown; tickets may be kept until they are due for renewal, answers to challenges
+    never. ``judge`` refuses with :class:`~zipnet.errors.AdmissionError`, whatever the bytes.
+    ``wait_changed`` returns when what is demanded has changed, so that standing bonds are judged
+    again.
+    """
+
+    @property
+    def terms(self) -> AttestationTerms:
+        """What the group asks; never ``off``."""
+        ...
+
+    def now(self) -> int:
+        """Unix seconds, as evidence is judged by."""
+        ...
+
+    async def show(self, view: EvidenceView) -> bytes:
+        """Return evidence bound to the view; AdmissionError when this machine cannot make any."""
+        ...
+
+    def judge(self, data: bytes | None, view: EvidenceView) -> Judgement:
+        """Judge a peer's evidence."""
+        ...
+
+    async def wait_changed(self) -> None:
+        """Return when what is demanded has changed."""
+        ...

@@ -20,7 +20,9 @@ Rules:
    cannot be refused: any other error of its handler comes out of ``serve``.
 6. A response nobody asked for, a request number used twice, a stray handshake frame: the peer is
    broken, the link ends.
-7. When the link ends, handlers of open requests are cancelled; pushes already received are
+7. Fresh evidence is asked for and shown here (``zipnet.transport.bond``); when the bond drops, the
+   link ends with the reason.
+8. When the link ends, handlers of open requests are cancelled; pushes already received are
    still delivered.
 """
 
@@ -51,9 +53,11 @@ from zipnet.wire.handshake import (
 )
 
 if TYPE_CHECKING:
+    from zipnet.admission import Judgement
     from zipnet.ports import Connection
     from zipnet.protocol.identity import PublicIdentity
     from zipnet.protocol.ids import PeerId
+    from zipnet.transport.bond import Bond
     from zipnet.wire.limits import Limits
 
 __all__ = ["Handler", "PeerFacts", "Session"]
@@ -78,6 +82,7 @@ class PeerFacts:
         boot_id: 16 random bytes drawn when its process started.
         remote_address: ``host:port``, for refusal logs only.
         committee_proved: Whether it proved the committee secret on this link.
+        evidence: Its evidence as judged in the handshake; None where none was due.
     """
 
     peer_id: PeerId | None
@@ -86,6 +91,7 @@ class PeerFacts:
     boot_id: bytes
     remote_address: str
     committee_proved: bool = False
+    evidence: Judgement | None = field(default=None, repr=False)
 
 
 class _PushQueue:
@@ -137,10 +143,14 @@ class Session:
         connection: The link; owned by the session from here on.
         peer: What the handshake proved about the other side.
         limits: Bounds of this session.
+        bond: Evidence to keep fresh; None where the group asks for none.
     """
 
-    def __init__(self, connection: Connection, peer: PeerFacts, limits: Limits) -> None:
+    def __init__(
+        self, connection: Connection, peer: PeerFacts, limits: Limits, bond: Bond | None = None
+    ) -> None:
         self.peer = peer
+        self._bond = bond
         self._connection = connection
         self._limits = limits
         self._answers: dict[int, asyncio.Future[Frame]] = {}
@@ -260,6 +270,7 @@ class Session:
                 companions = [
                     group.create_task(self._answer_pings()),
                     group.create_task(self._keep_alive()),
+                    group.create_task(self._keep_bond()),
                 ]
                 group.create_task(self._deliver_pushes(handler))
                 await self._receive_until_end(group, handler)
@@ -298,6 +309,8 @@ class Session:
             if len(self._pings) < _MAX_WAITING_PINGS:
                 self._pings.append(frame)
                 self._ping_waits.set()
+        elif frame.kind == SessionKind.ATTEST and frame.request_id and self._bond is not None:
+            await self._on_request(frame, group, self._show_evidence)
         elif frame.kind <= _MAX_SESSION_KIND:
             raise RemoteProtocolError(
                 f"frame kind {frame.kind} has no place here", code=CloseCode.UNEXPECTED_FRAME
@@ -376,6 +389,21 @@ class Session:
                 self._end(TransportError("the peer no longer answers"))
                 await self._connection.close(code=CloseCode.IDLE, reason="no answer to pings")
                 return
+
+    async def _show_evidence(self, frame: Frame) -> Frame:
+        assert self._bond is not None
+        return frame.answer(frame.kind, await self._bond.answer(frame.payload))
+
+    async def _keep_bond(self) -> None:
+        if self._bond is None or self._bond.judgement is None:
+            return
+
+        async def ask(payload: bytes) -> bytes:
+            return (await self.request(SessionKind.ATTEST, payload)).payload
+
+        error = await self._bond.keep(ask)
+        self._end(error)
+        await self._connection.close(code=CloseCode.REFUSED, reason=error.code)
 
     async def _give_up(self, error: RemoteProtocolError) -> None:
         """End the link for what the peer sent; the receiving task then finds it closed."""

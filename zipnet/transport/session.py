@@ -36,6 +36,7 @@ from zipnet.errors import (
 )
 from zipnet.protocol.identity import HYBRID_SIGNATURE_BYTES, Identity, PublicIdentity
 from zipnet.protocol.ids import GroupId, InstanceId, PeerId
+from zipnet.transport.bond import Bond, LinkEvidence
 from zipnet.transport.rpc import Handler, PeerFacts, Session
 from zipnet.wire.frames import CloseCode, Frame, SessionKind
 from zipnet.wire.handshake import (
@@ -62,7 +63,7 @@ from zipnet.wire.handshake import (
 from zipnet.wire.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
-    from zipnet.ports import Connection
+    from zipnet.ports import Attestor, Connection
     from zipnet.protocol.secret import Secret
 
 __all__ = [
@@ -96,6 +97,7 @@ class SessionTerms:
         expected_role: Role the acceptor must have; None accepts any.
         limits: Bounds of the session.
         versions: Wire versions this side speaks.
+        attestor: Shows and judges evidence; None in a group that asks for none.
         draw: Source of nonces.
     """
 
@@ -110,6 +112,7 @@ class SessionTerms:
     limits: Limits = DEFAULT_LIMITS
     versions: tuple[int, ...] = VERSIONS
     draw: Callable[[int], bytes] = field(default=secrets.token_bytes, repr=False)
+    attestor: Attestor | None = field(default=None, repr=False)
 
 
 async def initiate(connection: Connection, terms: SessionTerms, *, deadline_s: float) -> Session:
@@ -123,8 +126,8 @@ async def initiate(connection: Connection, terms: SessionTerms, *, deadline_s: f
         RemoteProtocolError: When the peer's bytes are no handshake.
         TransportError: When the link broke or the deadline passed.
     """
-    peer = await _within(connection, _Initiator(connection, terms).run(), deadline_s)
-    return Session(connection, peer, terms.limits)
+    peer, bond = await _within(connection, _Initiator(connection, terms).run(), deadline_s)
+    return Session(connection, peer, terms.limits, bond)
 
 
 async def accept(
@@ -141,13 +144,16 @@ async def accept(
     Raises:
         ZipnetError: The children :func:`initiate` names; the peer was told the same reason.
     """
-    peer = await _within(connection, _Acceptor(connection, terms, admit).run(), deadline_s)
-    return Session(connection, peer, terms.limits)
+    peer, bond = await _within(connection, _Acceptor(connection, terms, admit).run(), deadline_s)
+    return Session(connection, peer, terms.limits, bond)
+
+
+_Outcome = tuple[PeerFacts, Bond | None]
 
 
 async def _within(
-    connection: Connection, handshake: Awaitable[PeerFacts], deadline_s: float
-) -> PeerFacts:
+    connection: Connection, handshake: Awaitable[_Outcome], deadline_s: float
+) -> _Outcome:
     """Run one side of the handshake; whatever goes wrong closes the connection with a number."""
     try:
         async with asyncio.timeout(deadline_s):
@@ -192,6 +198,10 @@ class _Side:
             code=CloseCode.UNEXPECTED_FRAME,
         )
 
+    def evidence(self, transcript: Transcript) -> LinkEvidence:
+        """What this link has to do with evidence."""
+        return LinkEvidence(self.terms.attestor, self.terms.draw, transcript)
+
     def mac(self, transcript: Transcript, side: Side) -> bytes | None:
         """This side's committee proof, where one is due."""
         if not transcript.among_committee:
@@ -216,7 +226,7 @@ class _Side:
 class _Initiator(_Side):
     """The side that opened the connection."""
 
-    async def run(self) -> PeerFacts:
+    async def run(self) -> _Outcome:
         hello = self._hello()
         await self.send(SessionKind.HELLO, hello)
         reply = decode_handshake(await self.receive(SessionKind.HELLO_REPLY), HelloReply)
@@ -224,20 +234,30 @@ class _Initiator(_Side):
         self._check(hello, reply, acceptor)
         transcript = _transcript(self.connection, hello, reply, Side.INITIATOR)
         verify_transcript(acceptor, transcript, Side.ACCEPTOR, reply.signature)
+        link = self.evidence(transcript)
+        own = None
         if self.terms.identity is not None:
-            signature = sign_transcript(self.terms.identity, transcript, Side.INITIATOR)
-            mac = self.mac(transcript, Side.INITIATOR)
-            await self.send(SessionKind.PROOF, Proof(signature=signature, committee_mac=mac))
+            own = link.view(Side.INITIATOR, self.terms.identity.public, self.terms.boot_id)
+            proof = Proof(
+                signature=sign_transcript(self.terms.identity, transcript, Side.INITIATOR),
+                committee_mac=self.mac(transcript, Side.INITIATOR),
+                evidence=await link.show(own),
+            )
+            await self.send(SessionKind.PROOF, proof)
         welcome = decode_handshake(await self.receive(SessionKind.WELCOME), Welcome)
         proved = self.check_mac(transcript, Side.ACCEPTOR, welcome.committee_mac)
-        return PeerFacts(
+        theirs = link.view(Side.ACCEPTOR, acceptor, reply.boot_id)
+        judgement = link.judge(welcome.evidence, theirs)
+        facts = PeerFacts(
             peer_id=acceptor.peer_id,
             identity=acceptor,
             role=reply.role,
             boot_id=reply.boot_id,
             remote_address=self.connection.remote_address,
             committee_proved=proved,
+            evidence=judgement,
         )
+        return facts, link.bond(own, theirs, judgement)
 
     def _hello(self) -> Hello:
         terms = self.terms
@@ -273,7 +293,7 @@ class _Acceptor(_Side):
         super().__init__(connection, terms)
         self.admit = admit
 
-    async def run(self) -> PeerFacts:
+    async def run(self) -> _Outcome:
         hello = decode_handshake(await self.receive(SessionKind.HELLO), Hello)
         try:
             return await self._answer(hello)
@@ -284,14 +304,18 @@ class _Acceptor(_Side):
             await self.connection.send(Frame(SessionKind.REFUSAL, 0, refusal))
             raise
 
-    async def _answer(self, hello: Hello) -> PeerFacts:
+    async def _answer(self, hello: Hello) -> _Outcome:
         initiator = self._check(hello)
         transcript = await self._reply(hello)
         proved = False
+        judgement = None
+        link = self.evidence(transcript)
+        theirs = link.view(Side.INITIATOR, initiator, hello.boot_id)
         if initiator is not None:
             proof = decode_handshake(await self.receive(SessionKind.PROOF), Proof)
             verify_transcript(initiator, transcript, Side.INITIATOR, proof.signature)
             proved = self.check_mac(transcript, Side.INITIATOR, proof.committee_mac)
+            judgement = link.judge(proof.evidence, theirs)
         facts = HelloFacts(
             role=hello.role,
             peer_id=initiator.peer_id if initiator else None,
@@ -300,20 +324,27 @@ class _Acceptor(_Side):
             certificate_key=self.connection.peer_certificate.public_key,
             remote_address=self.connection.remote_address,
             committee_proved=proved,
+            evidence_until=None if judgement is None else judgement.not_after,
         )
         refusal = self.admit(facts)
         if refusal is not None:
             raise refusal
-        mac = self.mac(transcript, Side.ACCEPTOR)
-        await self.send(SessionKind.WELCOME, Welcome(committee_mac=mac))
-        return PeerFacts(
+        assert self.terms.identity is not None, "its reply was signed"
+        own = link.view(Side.ACCEPTOR, self.terms.identity.public, self.terms.boot_id)
+        welcome = Welcome(
+            committee_mac=self.mac(transcript, Side.ACCEPTOR), evidence=await link.show(own)
+        )
+        await self.send(SessionKind.WELCOME, welcome)
+        peer = PeerFacts(
             peer_id=facts.peer_id,
             identity=facts.identity,
             role=facts.role,
             boot_id=facts.boot_id,
             remote_address=facts.remote_address,
             committee_proved=proved,
+            evidence=judgement,
         )
+        return peer, link.bond(own, theirs, judgement)
 
     def _check(self, hello: Hello) -> PublicIdentity | None:
         """The initiator's claimed identity, once everything that needs no proof is in order."""

@@ -79,6 +79,7 @@ class SessionKind(IntEnum):
     HELLO_REPLY = 5
     PROOF = 6
     WELCOME = 7
+    ATTEST = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,10 @@ that end it (protocol.md §7). The transport proved possession of certificate ke
 hybrid identities, the role, the group and, among servers, knowledge of the committee secret.
 
 Order: initiator ``Hello``, acceptor ``HelloReply`` with its signature, initiator ``Proof``,
-acceptor ``Welcome``. A ``Refusal`` may stand in for any message of the acceptor. A reader
-sends neither identity nor ``Proof``. ``zipnet.transport.session`` moves these messages.
+acceptor ``Welcome``. A ``Refusal`` may stand in for any message of the acceptor. A reader sends
+neither identity nor ``Proof``. Where a group attests its platforms, ``Proof`` and ``Welcome`` carry
+evidence, which is no part of the transcript but bound to it (``zipnet.admission``).
+``zipnet.transport.session`` moves these messages.
 
 Rules:
 
@@ -53,8 +55,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BOOT_ID_BYTES",
+    "MAX_EVIDENCE_BYTES",
     "NONCE_BYTES",
     "VERSIONS",
+    "Attest",
     "Hello",
     "HelloFacts",
     "HelloReply",
@@ -79,6 +83,8 @@ VERSIONS: Final = (1,)
 
 NONCE_BYTES = 32
 BOOT_ID_BYTES = 16
+MAX_EVIDENCE_BYTES = 128 * 1024
+"""Most bytes of one piece of evidence: a quote and its collateral (``zipnet.admission``)."""
 
 _MAX_RETRY_AFTER_S = 86_400.0
 _MAX_REASON = 200
@@ -92,6 +98,7 @@ _Signature = Annotated[
 _IdentityBytes = Annotated[
     bytes, Meta(min_length=_PUBLIC_IDENTITY_BYTES, max_length=_PUBLIC_IDENTITY_BYTES)
 ]
+_EvidenceBytes = Annotated[bytes, Meta(max_length=MAX_EVIDENCE_BYTES)]
 _Version = Annotated[int, Meta(ge=1, le=0xFFFF)]
 
 
@@ -153,12 +160,20 @@ class Proof(_Message, frozen=True, kw_only=True):
 
     signature: _Signature
     committee_mac: _Bytes32 | None
+    evidence: _EvidenceBytes | None = None
 
 
 class Welcome(_Message, frozen=True, kw_only=True):
     """The acceptor lets the initiator in, and proves the committee secret in its turn."""
 
     committee_mac: _Bytes32 | None
+    evidence: _EvidenceBytes | None = None
+
+
+class Attest(_Message, frozen=True, kw_only=True):
+    """Ask the other side of a session for fresh evidence; ``nonce`` only where it is challenged."""
+
+    nonce: _Bytes32 | None
 
 
 class Refusal(_Message, frozen=True, kw_only=True):
@@ -169,12 +184,14 @@ class Refusal(_Message, frozen=True, kw_only=True):
     retry_after: Annotated[float, Meta(ge=0, le=_MAX_RETRY_AFTER_S)] | None
 
 
-_H = TypeVar("_H", Hello, HelloReply, Proof, Welcome, Refusal)
+_H = TypeVar("_H", Hello, HelloReply, Proof, Welcome, Refusal, Attest)
 _ENCODER = msgspec.msgpack.Encoder()
 
 
-def encode_handshake(message: Hello | HelloReply | Proof | Welcome | Refusal) -> bytes:
-    """Return the payload bytes of a handshake message or refusal."""
+def encode_handshake(
+    message: Hello | HelloReply | Proof | Welcome | Refusal | Attest,
+) -> bytes:
+    """Return the payload bytes of a handshake message, a refusal or a question for evidence."""
     return _ENCODER.encode(message)
 
 
@@ -309,6 +326,7 @@ class HelloFacts:
         certificate_key: Ed25519 key of its TLS certificate, None where it showed none.
         remote_address: ``host:port``, for refusal logs only.
         committee_proved: Whether it proved the committee secret on this channel.
+        evidence_until: When its evidence lapses, Unix seconds; None where none was due.
     """
 
     role: Role
@@ -318,6 +336,7 @@ class HelloFacts:
     certificate_key: bytes | None
     remote_address: str
     committee_proved: bool
+    evidence_until: int | None = None
 
 
 _REFUSAL_CLASSES: Final[dict[str, type[ZipnetError]]] = {

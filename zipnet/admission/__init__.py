@@ -1,0 +1,29 @@
+"""Judging what a peer shows before it is let in; pure."""
+
+from zipnet.admission.evidence import (
+    ChallengeView,
+    Evidence,
+    EvidenceView,
+    Judgement,
+    bind,
+    boot_id_of,
+    decode_evidence,
+    encode_evidence,
+    evidence_due,
+    gate_of,
+    judge_evidence,
+)
+
+__all__ = [
+    "ChallengeView",
+    "Evidence",
+    "EvidenceView",
+    "Judgement",
+    "bind",
+    "boot_id_of",
+    "decode_evidence",
+    "encode_evidence",
+    "evidence_due",
+    "gate_of",
+    "judge_evidence",
+]
