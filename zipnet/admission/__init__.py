@@ -1,6 +1,7 @@
 """Judging what a peer shows before it is let in; pure."""
 
 from zipnet.admission.evidence import (
+    MAX_COLLATERAL_BYTES,
     ChallengeView,
     Evidence,
     EvidenceView,
@@ -15,6 +16,7 @@ from zipnet.admission.evidence import (
 )
 
 __all__ = [
+    "MAX_COLLATERAL_BYTES",
     "ChallengeView",
     "Evidence",
     "EvidenceView",

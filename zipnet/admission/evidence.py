@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from zipnet.protocol.ids import GroupId
 
 __all__ = [
+    "MAX_COLLATERAL_BYTES",
     "ChallengeView",
     "Evidence",
     "EvidenceView",
@@ -55,7 +56,7 @@ __all__ = [
 
 _APPLICATION: Final = "zipnet"
 _MAX_QUOTE_BYTES: Final = 16 * 1024
-_MAX_COLLATERAL_BYTES: Final = 96 * 1024
+MAX_COLLATERAL_BYTES: Final = 96 * 1024
 _MAX_INSTANT: Final = 2**62
 # RFC 8410: SEQUENCE { SEQUENCE { OID 1.3.101.112 }, BIT STRING } around a raw Ed25519 key.
 _SPKI_PREFIX: Final = bytes.fromhex("302a300506032b6570032100")
@@ -89,7 +90,7 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """
 
     quote: Annotated[bytes, Meta(max_length=_MAX_QUOTE_BYTES)]
-    collateral: Annotated[bytes, Meta(max_length=_MAX_COLLATERAL_BYTES)]
+    collateral: Annotated[bytes, Meta(max_length=MAX_COLLATERAL_BYTES)]
     not_before: _Instant
     not_after: _Instant
     boot_id: _Bytes32
@@ -185,9 +186,29 @@ def boot_id_of(link_boot_id: bytes) -> bytes:
     return derive("evidence-boot", link_boot_id)
 
 
-def encode_evidence(evidence: Evidence) -> bytes:
-    """Return the bytes that travel."""
-    return _ENCODER.encode(evidence)
+def encode_evidence(
+    view: EvidenceView,
+    *,
+    quote: bytes,
+    collateral: bytes,
+    not_before: int,
+    not_after: int,
+    boot_id: bytes,
+) -> bytes:
+    """Return evidence as it travels: a quote bound to ``view``, and what to judge it by."""
+    challenge = view.challenge
+    return _ENCODER.encode(
+        Evidence(
+            quote=quote,
+            collateral=collateral,
+            not_before=not_before,
+            not_after=not_after,
+            boot_id=boot_id,
+            key=sha256(view.spki).digest(),
+            direction=None if challenge is None else _DIRECTIONS[challenge.attester_side],
+            nonce=None if challenge is None else challenge.nonce,
+        )
+    )
 
 
 def decode_evidence(data: bytes) -> Evidence:
