@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar
 
+from zipnet.attestation.source import PlatformConfig, QuoteSourceKind
 from zipnet.errors import ConfigError, PolicyMismatchError, UnknownInstanceError
+from zipnet.protocol.attestation import AttestationMode, Gate
 from zipnet.protocol.descriptor import MAX_DESCRIPTOR_BYTES, parse_descriptor, trust_descriptor
 from zipnet.protocol.ids import DEFAULT_UNIVERSE, PeerId, committee_fingerprint, format_peer_id
 from zipnet.protocol.params import Cadence
@@ -46,6 +48,7 @@ class CommonParts(TypedDict):
     server_endpoints: tuple[Endpoint, ...]
     profile: Profile
     log_level: LogLevel
+    platform: PlatformConfig | None
 
 
 class NodeParts(TypedDict):
@@ -179,6 +182,7 @@ class Assembly(Generic[_Input]):
             "server_endpoints": self._server_endpoints(),
             "profile": self._profile,
             "log_level": self.pick("log_level", given.log_level, "info"),
+            "platform": self._platform(),
         }
 
     def node_parts(self, given: NodeInput, node: NodeEntry) -> NodeParts:
@@ -277,6 +281,52 @@ class Assembly(Generic[_Input]):
                 self.warn("OPERATOR is not pinned: the descriptor is trusted on its own word")
             return None
         return self.pick("operator", operator, operator)
+
+    def _platform(self) -> PlatformConfig | None:
+        """How this machine attests (protocol.md §7); production never trusts an emulator."""
+        given, terms = self.given, self.descriptor.attestation
+        names = (
+            "tdx_source",
+            "tdx_collateral",
+            "tdx_policy",
+            "tdx_emulator",
+            "tdx_emulated_mrtd",
+        )
+        self.note("tdx_mode", terms.mode.value, _DESCRIPTOR)
+        if terms.mode is AttestationMode.EMULATED and self.is_production:
+            raise ConfigError(
+                "the descriptor's quotes are emulated, which production refuses",
+                hint="an emulated group is for development: set PROFILE to development",
+            )
+        if terms.mode is AttestationMode.OFF:
+            for name in names:
+                if getattr(given, name) is not None:
+                    self.warn(f"{name.upper()} is set, but the descriptor asks for no quotes")
+            return None
+        for name in names[:4]:
+            self.pick(name, getattr(given, name), None)
+        source = None if given.tdx_source is None else QuoteSourceKind(given.tdx_source)
+        emulated = source is QuoteSourceKind.EMULATOR
+        if source is not None and emulated != (terms.mode is AttestationMode.EMULATED):
+            raise ConfigError(
+                f"setting TDX_SOURCE is {source.value}, the descriptor's tdx.mode is "
+                f"{terms.mode.value}",
+                hint="an emulated group takes emulated quotes only, and no other group takes any",
+            )
+        if source is None and self._gate() in terms.policies:
+            raise self.missing("tdx_source")
+        return PlatformConfig(
+            source=source,
+            collateral=given.tdx_collateral,
+            policy=given.tdx_policy,
+            emulator=given.tdx_emulator,
+            emulated_mrtd=given.tdx_emulated_mrtd,
+        )
+
+    def _gate(self) -> Gate | None:
+        # A reader loads a client's settings and shows nothing: publishers check for themselves.
+        gates = {"server": Gate.COMMITTEE, "aggregator": Gate.AGGREGATOR}
+        return gates.get(self._role)
 
     def _server_endpoints(self) -> tuple[Endpoint, ...]:
         own = tuple(Endpoint(node.host, node.port) for node in self.descriptor.servers)

@@ -26,6 +26,7 @@ from zipnet.settings.values import (
     parse_duration_ms,
     parse_endpoint,
     parse_endpoints,
+    parse_mrtd,
     parse_whole,
 )
 
@@ -130,6 +131,28 @@ class CommonInput(BaseSettings):
         Literal["debug", "info", "warning", "error"] | None, BeforeValidator(_word)
     ] = _field(
         "Least level that is logged: `info` when unset.", "write debug, info, warning or error"
+    )
+    tdx_source: Annotated[
+        Literal["configfs", "device", "emulator"] | None, BeforeValidator(_word)
+    ] = _field(
+        "Where this machine's TDX quotes come from; needed where the descriptor gates the role.",
+        "write configfs, device or emulator",
+    )
+    tdx_collateral: _Path | None = _field(
+        "Bundle of collateral this machine's quotes are judged by; read again when it changes.",
+        "write the file `tdx fetch` wrote, or the collateral.json of `tdx emulate serve`",
+    )
+    tdx_policy: _Path | None = _field(
+        "Policy asked of attested peers besides the descriptor's; read again when it changes.",
+        "write a policy file (docs/tdx.md), or leave it unset",
+    )
+    tdx_emulator: _Path | None = _field(
+        "Unix socket of `tdx emulate serve`, where TDX_SOURCE is emulator.",
+        "write the socket's path",
+    )
+    tdx_emulated_mrtd: Annotated[bytes | None, NoDecode, BeforeValidator(parse_mrtd)] = _field(
+        "MRTD the emulated machine shows, where TDX_SOURCE is emulator.",
+        "write 96 hexadecimal digits",
     )
 
 

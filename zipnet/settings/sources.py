@@ -38,7 +38,15 @@ __all__ = ["SECRET_NAMES", "Sources", "read_bounded", "shape_of"]
 
 SECRET_NAMES = ("secret", "committee_secret")
 _MAX_CONFIG_BYTES = 64 * 1024
-_PATH_KEYS = ("descriptor", "state", "secret_file", "committee_secret_file")
+_PATH_KEYS = (
+    "descriptor",
+    "state",
+    "secret_file",
+    "committee_secret_file",
+    "tdx_collateral",
+    "tdx_policy",
+    "tdx_emulator",
+)
 _ENV_PREFIX = "ZIPNET_"
 
 _Input = TypeVar("_Input", bound=CommonInput)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from zipnet.attestation import PlatformConfig
     from zipnet.protocol.descriptor import AggregatorEntry, NodeEntry, TrustedDescriptor
     from zipnet.protocol.identity import Identity
     from zipnet.protocol.ids import PeerId, ServerIndex
@@ -61,6 +62,7 @@ class CommonSettings:
         server_endpoints: Where to dial each committee server, by server index.
         profile: Posture of the process.
         log_level: Least level that is logged.
+        platform: How this machine attests; None where the descriptor asks for nothing.
         warnings: What was let pass but should be changed, one line each, for the log.
         effective: Every setting with its origin; secrets are not shown.
     """
@@ -74,6 +76,7 @@ class CommonSettings:
     server_endpoints: tuple[Endpoint, ...]
     profile: Profile
     log_level: LogLevel
+    platform: PlatformConfig | None
     warnings: tuple[str, ...]
     effective: tuple[Effective, ...] = field(repr=False)
 
@@ -81,6 +84,14 @@ class CommonSettings:
     def is_production(self) -> bool:
         """Whether the production profile is on."""
         return self.profile == "production"
+
+    @property
+    def posture(self) -> str:
+        """What ``/version``, metrics and the log say: ``production`` only where it all is."""
+        if not self.is_production:
+            return "development"
+        attested = self.descriptor.descriptor.attestation.is_production
+        return "production" if attested else "non-production"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

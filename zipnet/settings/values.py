@@ -20,6 +20,7 @@ __all__ = [
     "parse_duration_ms",
     "parse_endpoint",
     "parse_endpoints",
+    "parse_mrtd",
     "parse_whole",
 ]
 
@@ -34,6 +35,7 @@ _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, None: 1000}
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _MAX_PORT = 65_535
 _MAX_ENDPOINTS = 16
+_MEASUREMENT_BYTES = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +121,18 @@ def parse_whole(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError("not a whole number")
     return value
+
+
+def parse_mrtd(value: object) -> bytes:
+    """Read a measurement of 48 bytes from 96 hexadecimal digits."""
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("not text")  # noqa: TRY004 - pydantic translates ValueError
+    try:
+        measurement = bytes.fromhex(value.strip())
+    except ValueError:
+        raise ValueError("not hexadecimal") from None
+    if len(measurement) != _MEASUREMENT_BYTES:
+        raise ValueError("not 96 hexadecimal digits")
+    return measurement
