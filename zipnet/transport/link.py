@@ -182,7 +182,11 @@ class FramedConnection:
         self._closed.set()
         alive = self._ended is None
         if alive:
-            alive = await self._say_goodbye(code, reason)
+            try:
+                alive = await self._say_goodbye(code, reason)
+            except asyncio.CancelledError:  # there is no second close: the socket goes now
+                self._end("the link was closed in haste")
+                raise
         if self._ended is None:
             self._ended = TransportError("the link is closed")
         await self._stream.shut_down(code, reason, flush=alive)

@@ -158,15 +158,17 @@ class QuicListener:
     async def close(self) -> None:
         """Take no more connections, cancel all handlers, close what is open, free the socket."""
         self._closing = True
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        left = list(self._streams)
-        await asyncio.gather(*(stream.shut_down(0, "", flush=False) for stream in left))
-        if self._transport is not None:
-            self._transport.close()
-            await asyncio.sleep(0)  # asyncio frees the socket in its next turn
+        try:
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            left = list(self._streams)
+            await asyncio.gather(*(stream.shut_down(0, "", flush=False) for stream in left))
+        finally:  # also when the waiting is cancelled: the port must not outlive the listener
+            if self._transport is not None:
+                self._transport.abort()
+        await asyncio.sleep(0)  # asyncio frees the socket in its next turn
 
 
 class QuicTransport:
@@ -202,34 +204,33 @@ class QuicTransport:
         Raises:
             TransportError: When the peer cannot be reached in time or holds another key.
         """
-        stream: QuicByteStream | None = None
+        engine = QuicConnection(configuration=_configuration(self._limits, is_client=True))
+        stream = QuicByteStream(
+            engine, limits=self._limits, local_key=None, expected_key=expected_key
+        )
         try:
             async with asyncio.timeout(min(timeout_s, self._limits.handshake_deadline_s)):
-                stream = await self._open(host, port, expected_key)
-                await stream.wait_open()
+                await self._open(stream, host, port)
         except TimeoutError as error:
             raise TransportError(f"no QUIC connection to {host}:{port} in time") from error
-        except OSError as error:
+        except (OSError, TransportError) as error:
             raise TransportError(f"no QUIC connection to {host}:{port}: {error}") from error
-        except TransportError as error:
-            raise TransportError(f"no QUIC connection to {host}:{port}: {error}") from error
-        finally:
-            if stream is not None and not stream.opened:
-                stream.abort()
-                stream.drop()
         return FramedConnection(stream, self._limits)
 
-    async def _open(self, host: str, port: int, expected_key: bytes) -> QuicByteStream:
-        engine = QuicConnection(configuration=_configuration(self._limits, is_client=True))
-        transport, stream = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: QuicByteStream(
-                engine, limits=self._limits, local_key=None, expected_key=expected_key
-            ),
-            remote_addr=(host, port),
-        )
-        _grow_buffers(transport)
-        stream.connect(transport.get_extra_info("peername"))
-        return stream
+    async def _open(self, stream: QuicByteStream, host: str, port: int) -> None:
+        """Make the stream's socket and shake hands; on any failure the socket is let go."""
+        try:
+            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                lambda: stream, remote_addr=(host, port)
+            )
+            _grow_buffers(transport)
+            stream.connect(transport.get_extra_info("peername"))
+            await stream.wait_open()
+        except BaseException:
+            # Also a cancellation that arrives when the stream is open but its opener has not had
+            # its turn yet: nobody else would ever hold, and so close, this socket.
+            stream.abort()
+            raise
 
     async def listen(
         self, host: str, port: int, handler: Callable[[Connection], Awaitable[None]]

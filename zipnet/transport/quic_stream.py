@@ -92,12 +92,7 @@ class QuicByteStream(QuicConnectionProtocol):
         self._terminated = asyncio.Event()
         self._shutting_down = asyncio.Lock()
         self._govern(quic)
-        self._deadline = asyncio.get_running_loop().call_later(
-            limits.handshake_deadline_s,
-            self._refuse,
-            CloseCode.HANDSHAKE_DEADLINE,
-            "the handshake took too long",
-        )
+        self._deadline = self._arm_deadline() if expected_key is None else None
 
     @property
     def opened(self) -> bool:
@@ -109,6 +104,19 @@ class QuicByteStream(QuicConnectionProtocol):
         """``host:port`` the peer sends from now; it may move."""
         peer = self._quic.get_peer_address()
         return f"{peer[0]}:{peer[1]}" if peer else "unknown"
+
+    def _arm_deadline(self) -> asyncio.TimerHandle:
+        """The server's deadline; a client's is its ``connect``'s, which also covers the look-up."""
+        return asyncio.get_running_loop().call_later(
+            self._limits.handshake_deadline_s,
+            self._refuse,
+            CloseCode.HANDSHAKE_DEADLINE,
+            "the handshake took too long",
+        )
+
+    def _disarm_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     # --- aioquic's bounds, replaced ----------------------------------------------------------
 
@@ -215,7 +223,7 @@ class QuicByteStream(QuicConnectionProtocol):
 
     def _mark_open(self) -> None:
         self._open = True
-        self._deadline.cancel()
+        self._disarm_deadline()
         self._wake()
         self._on_open(self)
 
@@ -226,7 +234,7 @@ class QuicByteStream(QuicConnectionProtocol):
     def _end(self, why: str) -> None:
         if self._ended is None:
             self._ended = TransportError(why)
-        self._deadline.cancel()
+        self._disarm_deadline()
         self._wake()
 
     def _wake(self) -> None:
@@ -300,9 +308,10 @@ class QuicByteStream(QuicConnectionProtocol):
                     await self._room.wait()
 
     def abort(self) -> None:
-        """Say so to the peer and let the socket go; nothing is waited for."""
+        """Say so to the peer, if one was ever dialled, and let the socket go; never waits."""
         self._end("the link was cut")
-        self.close(error_code=CloseCode.NORMAL)
+        if self._quic.get_peer_address() is not None:
+            self.close(error_code=CloseCode.NORMAL)
         self.drop()
 
     def drop(self) -> None:
@@ -317,7 +326,7 @@ class QuicByteStream(QuicConnectionProtocol):
                 pending.cancel()
         self._timer = self._transmit_task = None
         if self._expected_key is not None and self._transport is not None:
-            self._transport.close()
+            self._transport.abort()  # `close` would wait for room to send what is of no use now
 
 
 def _cap_streams(limit: Limit, count: int) -> None:
