@@ -7,11 +7,16 @@ from typing import Final
 
 import hypothesis
 
-# What configures a node. Switches of the suite itself (ZIPNET_REQUIRE_..., ZIPNET_..._SEEDS) stay.
-_SETTINGS: Final = [
-    *("INSTANCE", "UNIVERSE", "COMMITTEE_SECRET", "SECRET", "BOOTSTRAP", "METRICS", "CADENCE"),
-    *("MIN_PARTICIPANTS", "ROUND_PERIOD", "ROUND_DEADLINE", "FOLD_DEADLINE"),
-]
+from zipnet.settings.model import AggregatorInput, ClientInput, ServerInput
+from zipnet.settings.sources import SECRET_NAMES
+
+# What configures a node or a client, taken from where it is declared so that none is forgotten.
+# Switches of the suite itself (ZIPNET_REQUIRE_..., ZIPNET_..._SEEDS) stay.
+_SETTINGS: Final = {
+    *(name for model in (ServerInput, AggregatorInput, ClientInput) for name in model.model_fields),
+    *SECRET_NAMES,
+    "build_commit",
+}
 
 hypothesis.settings.register_profile(
     "suite",
@@ -25,6 +30,6 @@ hypothesis.settings.load_profile("suite")
 def pytest_configure() -> None:
     """Forget settings of the caller's shell, so that a test sees only what it sets itself."""
     for setting in _SETTINGS:
-        os.environ.pop(f"ZIPNET_{setting}", None)
-        os.environ.pop(f"ZIPNET_{setting}_FILE", None)
+        os.environ.pop(f"ZIPNET_{setting.upper()}", None)
+        os.environ.pop(f"ZIPNET_{setting.upper()}_FILE", None)
     os.environ.pop("SSLKEYLOGFILE", None)
