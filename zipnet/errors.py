@@ -20,9 +20,11 @@ from typing import ClassVar
 
 __all__ = [
     "AdmissionError",
+    "AnonymityWarning",
     "ConfigError",
     "ConsensusError",
     "DuplicateIdentityError",
+    "EquivocationError",
     "GuardError",
     "LocalProtocolError",
     "NotSent",
@@ -34,6 +36,7 @@ __all__ = [
     "SafeMode",
     "StorageError",
     "TransportError",
+    "TrustPolicyError",
     "Unknown",
     "UnknownInstanceError",
     "VerificationError",
@@ -117,6 +120,29 @@ class VerificationError(ZipnetError):
     reason = "verification"
 
 
+class TrustPolicyError(VerificationError):
+    """What the network shows is genuine, and not what this client's trust policy asks for."""
+
+    reason = "trust_policy"
+
+
+class EquivocationError(VerificationError):
+    """The committee signed two different records for one place in the log; ``proof`` shows both.
+
+    Args:
+        message: What was found, in one line.
+        proof: The two encoded records; anyone checks them with the descriptor alone.
+    """
+
+    reason = "equivocation"
+
+    def __init__(
+        self, message: str, *, proof: tuple[bytes, bytes] = (b"", b""), hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.proof = proof
+
+
 class GuardError(ZipnetError):
     """A guard on which privacy rests refused; never caught to go on."""
 
@@ -174,16 +200,24 @@ class PublishError(ZipnetError):
         text: What is known about the message, in one line.
         message_id: The random id of the message (16 bytes), or ``b""`` before one was drawn.
         message: The unsent work. Kept outside ``args`` and ``repr`` on purpose.
+        salt: The message's salt: published again with it, it is the same message (same id).
     """
 
     reason = "publish"
 
     def __init__(
-        self, text: str, *, message_id: bytes = b"", message: bytes = b"", hint: str | None = None
+        self,
+        text: str,
+        *,
+        message_id: bytes = b"",
+        message: bytes = b"",
+        salt: bytes = b"",
+        hint: str | None = None,
     ) -> None:
         super().__init__(text, hint=hint)
         self.message_id = message_id
         self.message = message
+        self.salt = salt
 
 
 class NotSent(PublishError):  # noqa: N818 - an outcome
@@ -203,3 +237,7 @@ class Refused(PublishError):  # noqa: N818 - an outcome
     """The network refused the message or this publisher."""
 
     reason = "refused"
+
+
+class AnonymityWarning(UserWarning):
+    """What was asked for makes the author easier to guess; turn it into an error to refuse it."""

@@ -312,6 +312,11 @@ class HarnessCommittee:
         """How many envelopes the open round holds."""
         return len(self._open.envelopes) if self._open else 0
 
+    @property
+    def active_clients(self) -> int:
+        """How many clients are registered and not retired."""
+        return sum(not client.retired for client in self._clients.values())
+
     def next_header(self, **changes: object) -> RoundHeader:
         """Return the header the next round would have; ``changes`` replace fields of it."""
         last = self.verified[-1] if self.verified else None

@@ -14,6 +14,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Self
 
 from tests.harness.committee import SMALL, HarnessCommittee
+from tests.harness.network import free_ports
 from zipnet.errors import AdmissionError, RemoteProtocolError, TransportError, ZipnetError
 from zipnet.protocol.envelope import Envelope
 from zipnet.protocol.ids import Digest, RegistryIndex, RoundNumber
@@ -22,6 +23,7 @@ from zipnet.transport.certificate import node_certificate
 from zipnet.transport.session import HelloFacts, Role, SessionTerms, accept
 from zipnet.wire.messages import (
     Accepted,
+    Crowd,
     GetRecords,
     KemKeys,
     Kind,
@@ -84,6 +86,7 @@ class _Node:
         self.subscribers: set[Session] = set()
         self.refuse: Callable[[HelloFacts], ZipnetError | None] = lambda _facts: None
         self.drop_envelopes = False
+        self.lie_about_crowd: Callable[[int], int] = lambda registered: registered
         self.muted: set[Kind] = set()
         self.served: Counter[int] = Counter()
         self.listener: Listener | None = None
@@ -108,7 +111,7 @@ class FakeNetwork:
     ) -> None:
         tree = {"root": None} if aggregators is None else dict(aggregators)
         names = [f"s{i}" for i in range(3)] + list(tree)
-        self.ports = {name: free_port() for name in names}
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.committee = HarnessCommittee(
             params=params,
             aggregators=tree,
@@ -202,6 +205,9 @@ class FakeNetwork:
                 blob = decode(frame.payload, Register).registration
                 index, version, first_round = committee.register(blob)
                 return Registered(index=index, version=version, first_round=first_round)
+            case Kind.GET_CROWD if at_server:
+                registered = node.lie_about_crowd(committee.active_clients)
+                return Crowd(registered=registered, version=len(committee.changes))
             case Kind.GET_RECORDS if at_server:
                 asked = decode(frame.payload, GetRecords)
                 page = committee.records[asked.from_sequence :][: asked.limit]

@@ -38,14 +38,21 @@ class Notes:
 
     def trouble(self, error: ZipnetError) -> None:
         """Tell about an error that is being dealt with."""
-        text, now = str(error), time.monotonic()
+        self._once_in_a_while(f"note: {error}")
+
+    def warning(self, text: str) -> None:
+        """Tell about an act that weakens anonymity."""
+        self._once_in_a_while(f"warning: {text}")
+
+    def _once_in_a_while(self, text: str) -> None:
+        now = time.monotonic()
         if now - self._told.get(text, float("-inf")) < _REPEAT_S:
             return
         self._told.pop(text, None)
         self._told[text] = now
         if len(self._told) > _REMEMBERED:
             del self._told[next(iter(self._told))]
-        self.tell(f"note: {text}")
+        self.tell(text)
 
     def tell(self, text: str) -> None:
         """Tell something, unless asked not to."""

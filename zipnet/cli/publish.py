@@ -178,7 +178,7 @@ class _Work:
 async def _publish(
     settings: ClientSettings, work: _Work, given: list[_Text], *, lines: bool, cover: bool
 ) -> int:
-    from zipnet.sdk import Publisher
+    from zipnet.sdk import Publisher, every
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM) if cover else (signal.SIGTERM,):
@@ -188,9 +188,10 @@ async def _publish(
         settings.descriptor,
         identity=identity,
         transport=settings.transport,
-        cadence=settings.cover_every,
+        cover=every(settings.cover_every),
         servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],
         on_trouble=work.notes.trouble,
+        on_warning=work.notes.warning,
     ) as publisher:
         tasks = [
             asyncio.create_task(_send_all(publisher, work, given, lines=lines, cover=cover)),

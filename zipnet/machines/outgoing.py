@@ -8,13 +8,15 @@ is not known) or *placed* (a verified record shows it). Rules:
    placed fragment never is.
 3. Only verified records place fragments; only the record chain or a signed header says that a
    round failed.
+4. A message that was given up after part of it had left is remembered for a while: records may
+   still show it, and the same message queued again goes on where it was.
 
 The publisher machine decides when; this module only keeps the books.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,10 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from zipnet.protocol.ids import Digest, MessageId, RoundNumber, SlotIndex
-    from zipnet.protocol.record import VerifiedRecord
+    from zipnet.protocol.record import Record, VerifiedRecord
     from zipnet.protocol.slots import Fragment
 
 __all__ = ["Outgoing", "Placement", "QueuedMessage", "Receipt"]
+
+_REMEMBERED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Placement:
         slot: Slot of the round that holds the fragment.
         record_hash: Hash of the verified record.
         participants: Clients that took part in that round.
+        record: The record itself, as it was verified.
     """
 
     round: RoundNumber
@@ -45,6 +50,7 @@ class Placement:
     slot: SlotIndex
     record_hash: Digest
     participants: int
+    record: Record = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,15 @@ class Receipt:
         by_sequence = {p.sequence: p.record_hash for p in self.placements}
         return tuple(by_sequence[sequence] for sequence in sorted(by_sequence))
 
+    @property
+    def proof(self) -> tuple[bytes, ...]:
+        """The co-signed records that hold the message, in log order: proof for anyone.
+
+        With the descriptor alone ``zipnet.verify_proof`` gets the message back out of them.
+        """
+        by_sequence = {p.sequence: p.record for p in self.placements}
+        return tuple(by_sequence[sequence].encode() for sequence in sorted(by_sequence))
+
 
 @dataclass(slots=True)
 class QueuedMessage:
@@ -122,24 +137,40 @@ class QueuedMessage:
 
 
 class Outgoing:
-    """All messages on their way, oldest first."""
+    """All messages on their way, oldest first, and the last ones that were given up."""
 
-    __slots__ = ("_flights", "_messages")
+    __slots__ = ("_flights", "_given_up", "_messages")
 
     def __init__(self) -> None:
         self._messages: dict[int, QueuedMessage] = {}
-        self._flights: dict[RoundNumber, list[tuple[int, int]]] = {}  # (ticket, fragment index)
+        self._given_up: OrderedDict[MessageId, QueuedMessage] = OrderedDict()
+        # Per round the messages and fragment indexes that left in its envelope.
+        self._flights: dict[RoundNumber, list[tuple[QueuedMessage, int]]] = {}
 
     def __len__(self) -> int:
         return len(self._messages)
 
-    def add(self, message: QueuedMessage) -> None:
-        """Queue a message behind all others."""
+    def add(self, message: QueuedMessage) -> QueuedMessage:
+        """Queue a message behind all others; one that was given up before goes on where it was."""
+        known = self._given_up.pop(message.message_id, None)
+        if known is not None:
+            known.ticket, known.deadline = message.ticket, message.deadline
+            message = known
         self._messages[message.ticket] = message
+        return message
 
     def drop(self, ticket: int) -> QueuedMessage | None:
         """Forget a message: what already left is not recalled, nothing more of it is sent."""
-        return self._messages.pop(ticket, None)
+        message = self._messages.pop(ticket, None)
+        if message is not None and message.left_in:
+            self._given_up[message.message_id] = message
+            if len(self._given_up) > _REMEMBERED:
+                self._given_up.popitem(last=False)
+        return message
+
+    def deliver(self, ticket: int) -> None:
+        """Forget a message whose receipt was given."""
+        self._messages.pop(ticket, None)
 
     def expired(self, now: float) -> list[QueuedMessage]:
         """Return the messages whose deadline has passed."""
@@ -158,6 +189,11 @@ class Outgoing:
         """Rounds whose outcome somebody waits for, ascending."""
         return tuple(sorted(self._flights))
 
+    def aboard(self, round_number: RoundNumber) -> list[QueuedMessage]:
+        """Return the messages that have fragments in the envelope of a round, each once."""
+        found = {id(m): m for m, _ in self._flights.get(round_number, ())}
+        return [m for m in found.values() if m.ticket in self._messages]
+
     def board(
         self, round_number: RoundNumber, slots: Sequence[SlotIndex]
     ) -> list[tuple[SlotIndex, Fragment]]:
@@ -167,7 +203,7 @@ class Outgoing:
         for slot, (message, fragment) in zip(slots, waiting, strict=False):
             message.in_flight[fragment.index] = round_number
             message.left_in.add(round_number)
-            self._flights.setdefault(round_number, []).append((message.ticket, fragment.index))
+            self._flights.setdefault(round_number, []).append((message, fragment.index))
             boarded.append((slot, fragment))
         return boarded
 
@@ -180,16 +216,17 @@ class Outgoing:
         """
         for number in [r for r in self._flights if r <= record.round]:
             self._recall(number)
-        by_id = {m.message_id: m for m in self._messages.values()}
-        placed: Counter[int] = Counter()
+        by_id = {**self._given_up, **{m.message_id: m for m in self._messages.values()}}
+        placed: Counter[MessageId] = Counter()
         for slot, fragment in sorted(record.fragments.items()):
             message = by_id.get(fragment.message_id)
             if message is None or fragment.index in message.placed:
                 continue
             if fragment in message.fragments:
                 message.placed[fragment.index] = _placement(record, slot)
-                placed[message.ticket] += 1
-        return [(self._messages[ticket], count) for ticket, count in placed.items()]
+                placed[message.message_id] += 1
+        told = [(by_id[message_id], count) for message_id, count in placed.items()]
+        return [(message, count) for message, count in told if message.ticket in self._messages]
 
     def abandon_after(self, round_number: RoundNumber) -> None:
         """Make the fragments of all later rounds wait again: a signed header says they failed."""
@@ -197,18 +234,23 @@ class Outgoing:
             self._recall(number)
 
     def _recall(self, round_number: RoundNumber) -> None:
-        for ticket, index in self._flights.pop(round_number, ()):
-            message = self._messages.get(ticket)
-            if message is not None and message.in_flight.get(index) == round_number:
+        for message, index in self._flights.pop(round_number, ()):
+            if message.in_flight.get(index) == round_number:
                 del message.in_flight[index]
 
     def unsent(self, round_number: RoundNumber) -> None:
         """Note that the envelope of a round never left this process."""
-        self._recall(round_number)
-        for message in self._messages.values():
+        for message, _ in self._flights.get(round_number, ()):
             message.left_in.discard(round_number)
+        self._recall(round_number)
 
 
 def _placement(record: VerifiedRecord, slot: SlotIndex) -> Placement:
-    content = record.record.content
-    return Placement(record.round, record.sequence, slot, record.hash, content.participants)
+    return Placement(
+        record.round,
+        record.sequence,
+        slot,
+        record.hash,
+        record.record.content.participants,
+        record.record,
+    )

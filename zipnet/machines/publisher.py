@@ -13,6 +13,9 @@ Rules:
 5. A fragment counts as broadcast when a verified record shows it, as lost when the record of its
    round does not, or a signed header says its round had none; lost ones are reserved for again.
 6. Every message ends in one ``Delivered`` or one ``Failed`` that says what is known (§8.8).
+7. While ``Withholding`` has a reason, rounds are filled as if there were nothing to say.
+
+Longer than most: it is one transition table, whose books are kept by five smaller modules.
 
 Aborts told by relays are hints for error texts only. Fetching, timing, failover and verification of
 records belong to the driver (``zipnet.sdk.publisher``).
@@ -20,17 +23,21 @@ records belong to the driver (``zipnet.sdk.publisher``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, assert_never
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, assert_never
 
 from zipnet.errors import ConfigError, LocalProtocolError, ProtocolError, VerificationError
 from zipnet.machines.client_chains import ClientChains, RoundGuard
+from zipnet.machines.cover import Cover
 from zipnet.machines.outgoing import Outgoing, QueuedMessage
 from zipnet.machines.publisher_events import (
     AbortReceived,
     AnnouncementsReceived,
     ArmTimer,
+    CountCrowd,
+    CrowdCounted,
     Delivered,
+    EnvelopeAccepted,
     EnvelopeRefused,
     EnvelopeUnsent,
     Failed,
@@ -38,6 +45,7 @@ from zipnet.machines.publisher_events import (
     HeaderReceived,
     MessageQueued,
     MessageWithdrawn,
+    Progressed,
     PublisherEffect,
     PublisherEvent,
     RecordReceived,
@@ -52,6 +60,8 @@ from zipnet.machines.publisher_events import (
 )
 from zipnet.machines.registering import PendingRegistration, prepare_registration
 from zipnet.machines.round_vector import SlotClaims
+from zipnet.machines.trust import TrustPolicy
+from zipnet.machines.withholding import Withholding
 from zipnet.protocol.command import AbortReason
 from zipnet.protocol.envelope import seal_envelope
 from zipnet.protocol.header import verify_header
@@ -63,7 +73,7 @@ if TYPE_CHECKING:
     from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.header import RoundHeader
     from zipnet.protocol.identity import Identity
-    from zipnet.protocol.ids import Digest
+    from zipnet.protocol.ids import Digest, RoundNumber
     from zipnet.protocol.pads import PadEngine
     from zipnet.protocol.record import VerifiedRecord
 
@@ -78,15 +88,22 @@ class PublisherPolicy:
     """How a publisher takes part.
 
     Attributes:
-        cadence: 1 takes part in every round; n takes part in two rounds (one to reserve, one to
-            talk) out of every 2·n. Never depends on whether there is something to say.
+        cover: Which rounds to take part in, whether or not there is something to say.
         reservations: Most slots asked for in one round.
         jitter_s: Bound of the drawn delay before an envelope leaves, in seconds.
+        min_registered: Fewest registered clients before the first message.
+        settle_rounds: Rounds with cover before the first message.
+        min_anonymity_set: Fewest participants of the last round while messages may leave.
+        trust: What is asked of every round.
     """
 
-    cadence: int = 1
+    cover: Cover = field(default_factory=Cover)
     reservations: int = 4
     jitter_s: float = 0.1
+    min_registered: int = 0
+    settle_rounds: int = 0
+    min_anonymity_set: int = 0
+    trust: TrustPolicy = field(default_factory=TrustPolicy)
 
     def __post_init__(self) -> None:
         """Check the bounds.
@@ -94,14 +111,14 @@ class PublisherPolicy:
         Raises:
             ConfigError: When a value is out of range.
         """
-        if self.cadence < 1:
-            raise ConfigError(f"cadence is {self.cadence}, it must be 1 or more")
         if not 1 <= self.reservations <= _MAX_RESERVATIONS:
             raise ConfigError(
                 f"reservations is {self.reservations}, 1 to {_MAX_RESERVATIONS} are allowed"
             )
         if self.jitter_s < 0:
             raise ConfigError("jitter_s must not be negative")
+        if min(self.min_registered, self.settle_rounds, self.min_anonymity_set) < 0:
+            raise ConfigError("min_registered, settle_rounds, min_anonymity_set: 0 or more")
 
 
 class PublisherMachine:
@@ -132,6 +149,12 @@ class PublisherMachine:
         self._guard = RoundGuard()
         self._claims = SlotClaims(descriptor.params, self._policy.reservations, draw)
         self._outgoing = Outgoing()
+        self._trust = self._policy.trust.bind(descriptor)
+        self._withholding = Withholding(
+            min_registered=self._policy.min_registered,
+            settle_rounds=self._policy.settle_rounds,
+            min_anonymity_set=self._policy.min_anonymity_set,
+        )
         self._pending: PendingRegistration | None = None
         self._registered: RegistrationAccepted | None = None
         self._chains: ClientChains | None = None
@@ -139,6 +162,7 @@ class PublisherMachine:
         self._last: VerifiedRecord | None = None
         self._trouble = ""
         self._fragments_placed = 0
+        self._decided_until: RoundNumber | None = None
 
     @property
     def registered(self) -> bool:
@@ -149,6 +173,20 @@ class PublisherMachine:
     def fragments_placed(self) -> int:
         """How many fragments verified records have shown so far: a measure of progress."""
         return self._fragments_placed
+
+    @property
+    def rounds_covered(self) -> int:
+        """How many rounds the registration in force took part in."""
+        return self._withholding.covered
+
+    @property
+    def decided_until(self) -> RoundNumber | None:
+        """The last final round when this client first took part; None before.
+
+        Whatever an earlier process sent under this identity or another stands in a record up to
+        that round, or was lost: later rounds were opened after this registration.
+        """
+        return self._decided_until
 
     @property
     def last_record(self) -> VerifiedRecord | None:
@@ -188,6 +226,11 @@ class PublisherMachine:
             case MessageWithdrawn():
                 self._outgoing.drop(event.ticket)
                 return self._arm()
+            case CrowdCounted():
+                self._withholding.counted(event.registered)
+                return []
+            case EnvelopeAccepted():
+                return self._on_envelope_accepted(event)
             case EnvelopeUnsent():
                 self._outgoing.unsent(event.round)
                 return []
@@ -228,7 +271,15 @@ class PublisherMachine:
         )
         self._pending = None
         self._registered = event
-        return []
+        self._withholding.joined()
+        return [CountCrowd()]
+
+    def _on_envelope_accepted(self, event: EnvelopeAccepted) -> list[PublisherEffect]:
+        self._withholding.took_part()
+        return [
+            self._progress(message, "sent", event.round)
+            for message in self._outgoing.aboard(event.round)
+        ]
 
     def _on_envelope_refused(self, event: EnvelopeRefused) -> list[PublisherEffect]:
         effects = self._refuse("refused", f"round {event.round}: {event.code}")
@@ -256,12 +307,19 @@ class PublisherMachine:
         try:
             header = verify_header(event.signed, self._descriptor.committee_keys)
             self._require_allowed(header)
+            self._trust.require_roster(header)
+            self._trust.require_recent(header, event.wall_ms)
         except (ProtocolError, VerificationError) as error:
             return self._refuse(error.reason, str(error))
         # A signed header says which later rounds had no record: their fragments may go again.
         self._outgoing.abandon_after(header.previous_final)
         self._claims.forget_between(header.previous_final, header.round)
-        return self._behind(header) + self._take_part(header, now)
+        count: list[PublisherEffect] = [CountCrowd()] if self._wants_count() else []
+        return self._behind(header) + self._take_part(header, now) + count
+
+    def _wants_count(self) -> bool:
+        # Asked for by every client alike, with or without something to say.
+        return self._registered is not None and self._withholding.wants_count
 
     def _require_allowed(self, header: RoundHeader) -> None:
         # 1. Of this group, under the descriptor this client was given (protocol.md §3).
@@ -298,7 +356,7 @@ class PublisherMachine:
             return []
         if header.registry_version < registration.version:
             return []
-        if header.round < registration.first_round or not self._in_cadence(header):
+        if header.round < registration.first_round or not self._policy.cover.takes_part(header):
             return []
         try:
             pad_keys = chains.take_pad_keys(header)
@@ -306,6 +364,8 @@ class PublisherMachine:
             self._drop_registration()
             return [*self._refuse(error.reason, str(error)), RegisterAgain(error.reason)]
         self._guard.claim(header.round)
+        if self._decided_until is None:
+            self._decided_until = header.previous_final
         body = self._fill(header, header.hash)
         self._pads.apply_many(body, pad_keys)
         for key in pad_keys:
@@ -313,15 +373,12 @@ class PublisherMachine:
         envelope = seal_envelope(header, registration.index, bytes(body), self._identity)
         return [SendEnvelope(envelope, now + self._delay_s())]
 
-    def _in_cadence(self, header: RoundHeader) -> bool:
-        return header.round // 2 % self._policy.cadence == 0
-
     def _fill(self, header: RoundHeader, header_hash: Digest) -> bytearray:
         granted = self._claims.granted(header, self._last)
-        boarded = self._outgoing.board(header.round, granted)
-        return self._claims.fill(
-            header.round, header_hash, boarded, wanted=self._outgoing.waiting_count()
-        )
+        withheld = self._withholding.reason(self._last) is not None
+        boarded = self._outgoing.board(header.round, [] if withheld else granted)
+        wanted = 0 if withheld else self._outgoing.waiting_count()
+        return self._claims.fill(header.round, header_hash, boarded, wanted=wanted)
 
     def _delay_s(self) -> float:
         drawn = int.from_bytes(self._draw(8), "big") / (1 << 64)
@@ -354,11 +411,22 @@ class PublisherMachine:
         effects: list[PublisherEffect] = []
         for message, placed in self._outgoing.land(record):
             self._fragments_placed += placed
-            receipt = message.receipt()
-            if receipt is not None:
-                self._outgoing.drop(message.ticket)
-                effects.append(Delivered(message.ticket, receipt))
+            effects.append(self._progress(message, "broadcast", record.round))
+            effects += self._delivered(message)
         return effects + (self._arm() if effects else [])
+
+    def _delivered(self, message: QueuedMessage) -> list[PublisherEffect]:
+        receipt = message.receipt()
+        if receipt is None:
+            return []
+        self._outgoing.deliver(message.ticket)
+        return [Delivered(message.ticket, receipt)]
+
+    def _progress(
+        self, message: QueuedMessage, stage: Literal["sent", "broadcast"], number: RoundNumber
+    ) -> Progressed:
+        placed, fragments = len(message.placed), len(message.fragments)
+        return Progressed(message.ticket, stage, number, placed, fragments)
 
     def _on_abort(self, event: AbortReceived) -> list[PublisherEffect]:
         if event.why in AbortReason.__members__.values():
@@ -369,8 +437,9 @@ class PublisherMachine:
     # Messages -----------------------------------------------------------------------------------
 
     def _on_message_queued(self, event: MessageQueued) -> list[PublisherEffect]:
-        self._outgoing.add(QueuedMessage(event.ticket, event.fragments, event.deadline))
-        return self._arm()
+        message = QueuedMessage(event.ticket, event.fragments, event.deadline)
+        # One that was given up may stand in records by now.
+        return self._delivered(self._outgoing.add(message)) + self._arm()
 
     def _arm(self) -> list[PublisherEffect]:
         deadline = self._outgoing.next_deadline()
@@ -384,8 +453,10 @@ class PublisherMachine:
     def _fail(self, messages: list[QueuedMessage]) -> list[PublisherEffect]:
         for message in messages:
             self._outgoing.drop(message.ticket)
+        withheld = self._withholding.reason(self._last)
+        hint = withheld.hint if withheld else ""
         return [
-            Failed(m.ticket, m.message_id, left=bool(m.left_in), text=self._known(m))
+            Failed(m.ticket, m.message_id, left=bool(m.left_in), text=self._known(m), hint=hint)
             for m in messages
         ]
 
@@ -396,6 +467,8 @@ class PublisherMachine:
             known = "it left in an envelope, and no record shows it"
         elif self._registered is None:
             known = "this client is not registered yet"
+        elif (withheld := self._withholding.reason(self._last)) is not None:
+            known = withheld.text
         else:
             known = "no round offered it a slot"
         return f"{known}; {self._trouble}" if self._trouble else known

@@ -7,7 +7,7 @@ machine never sees the message itself, only its fragments.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from zipnet.machines.outgoing import Receipt
@@ -21,7 +21,10 @@ __all__ = [
     "AbortReceived",
     "AnnouncementsReceived",
     "ArmTimer",
+    "CountCrowd",
+    "CrowdCounted",
     "Delivered",
+    "EnvelopeAccepted",
     "EnvelopeRefused",
     "EnvelopeUnsent",
     "Failed",
@@ -29,6 +32,7 @@ __all__ = [
     "HeaderReceived",
     "MessageQueued",
     "MessageWithdrawn",
+    "Progressed",
     "PublisherEffect",
     "PublisherEvent",
     "RecordReceived",
@@ -72,9 +76,15 @@ class RegistrationFailed:
 
 @dataclass(frozen=True, slots=True)
 class HeaderReceived:
-    """A relay passed on a signed round header; not yet verified."""
+    """A relay passed on a signed round header; not yet verified.
+
+    Attributes:
+        signed: The header.
+        wall_ms: Wall clock now, milliseconds since 1970; None where age plays no part.
+    """
 
     signed: SignedHeader
+    wall_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +100,20 @@ class AbortReceived:
 
     round: RoundNumber
     why: int
+
+
+@dataclass(frozen=True, slots=True)
+class CrowdCounted:
+    """How many clients are registered: the least that any committee server says."""
+
+    registered: int
+
+
+@dataclass(frozen=True, slots=True)
+class EnvelopeAccepted:
+    """The aggregator took the envelope of a round."""
+
+    round: RoundNumber
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +166,8 @@ PublisherEvent = (
     | HeaderReceived
     | RecordReceived
     | AbortReceived
+    | CrowdCounted
+    | EnvelopeAccepted
     | EnvelopeUnsent
     | EnvelopeRefused
     | MessageQueued
@@ -190,12 +216,39 @@ class Failed:
         message_id: Its random id.
         left: Whether any part of it ever left in an envelope.
         text: What is known, in one line.
+        hint: What to do about it; empty where the driver knows best.
     """
 
     ticket: int
     message_id: MessageId
     left: bool
     text: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """Something became of a message that is still on its way.
+
+    Attributes:
+        ticket: Which message.
+        stage: ``sent`` (an aggregator took an envelope with part of it) or ``broadcast`` (a
+            verified record shows part of it).
+        round: The round it happened in.
+        placed: Fragments that verified records show so far.
+        fragments: Fragments it has.
+    """
+
+    ticket: int
+    stage: Literal["sent", "broadcast"]
+    round: RoundNumber
+    placed: int
+    fragments: int
+
+
+@dataclass(frozen=True, slots=True)
+class CountCrowd:
+    """Ask the committee how many clients are registered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +277,9 @@ PublisherEffect = (
     SendRegistration
     | SendEnvelope
     | FetchRecords
+    | CountCrowd
     | Delivered
+    | Progressed
     | Failed
     | RegisterAgain
     | ArmTimer

@@ -23,7 +23,9 @@ from zipnet.wire.messages import (
     MAX_CHANGES_PER_PAGE,
     Accepted,
     Blob,
+    Crowd,
     GetBlob,
+    GetCrowd,
     GetKemKeys,
     GetRecords,
     GetRegistry,
@@ -79,6 +81,7 @@ class ServerRoutes:
         # Every request this server knows, and the roles that may make it.
         self._routes: dict[int, tuple[frozenset[Role], _Route]] = {
             Kind.GET_RECORDS: (_ALL, self._get_records),
+            Kind.GET_CROWD: (_ALL, self._get_crowd),
             Kind.GET_KEM_KEYS: (_CLIENTS, self._get_kem_keys),
             Kind.REGISTER: (_CLIENTS, self._register),
             Kind.GET_REGISTRY: (_NODES, self._get_registry),
@@ -117,6 +120,11 @@ class ServerRoutes:
         request = decode(payload, GetRecords)
         records = await self._keeper.read(request.from_sequence, request.limit)
         return Records(records=records, next_sequence=self._keeper.next_sequence)
+
+    async def _get_crowd(self, _session: Session, payload: bytes) -> Message:
+        decode(payload, GetCrowd)
+        registry = self._parts.machine.state.registry
+        return Crowd(registered=registry.active_count, version=registry.version)
 
     async def _get_registry(self, _session: Session, payload: bytes) -> Message:
         request = decode(payload, GetRegistry)

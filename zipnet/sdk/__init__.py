@@ -1,21 +1,53 @@
 """What programs use: publish anonymously, read what was broadcast, verify it all."""
 
+from zipnet.errors import (
+    AnonymityWarning,
+    EquivocationError,
+    NotSent,
+    PublishError,
+    Refused,
+    TrustPolicyError,
+    Unknown,
+    ZipnetError,
+)
+from zipnet.machines.cover import Cover, always, every, window
 from zipnet.machines.outgoing import Placement, Receipt
 from zipnet.machines.reader import Message, MessageLost, VoidSlot
+from zipnet.machines.trust import TrustPolicy
+from zipnet.sdk import sync
 from zipnet.sdk.descriptor import load_descriptor
 from zipnet.sdk.offline import read_records
+from zipnet.sdk.proof import verify_equivocation, verify_proof
 from zipnet.sdk.publisher import Publisher, PublisherConditions
 from zipnet.sdk.reader import Reader
+from zipnet.sdk.sending import Progress
 
 __all__ = [
+    "AnonymityWarning",
+    "Cover",
+    "EquivocationError",
     "Message",
     "MessageLost",
+    "NotSent",
     "Placement",
+    "Progress",
+    "PublishError",
     "Publisher",
     "PublisherConditions",
     "Reader",
     "Receipt",
+    "Refused",
+    "TrustPolicy",
+    "TrustPolicyError",
+    "Unknown",
     "VoidSlot",
+    "ZipnetError",
+    "always",
+    "every",
     "load_descriptor",
     "read_records",
+    "sync",
+    "verify_equivocation",
+    "verify_proof",
+    "window",
 ]

@@ -8,14 +8,17 @@ Rules:
    committee server over a link that does not say who asks.
 3. A link that ends, lies, falls silent or loses what it was given makes way for the next node.
 4. Every envelope the machine asks for is sent at most once, at the time it was drawn for.
+5. What a user's progress callback does comes after the envelope is gone: it cannot delay one.
 
 The decisions are ``zipnet.machines.publisher``'s; the user's side is ``zipnet.sdk.publisher``.
+Longer than most modules: a task for each kind of link, an arm for each effect.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, assert_never
 
 from zipnet.errors import (
@@ -32,7 +35,10 @@ from zipnet.machines.publisher_events import (
     AbortReceived,
     AnnouncementsReceived,
     ArmTimer,
+    CountCrowd,
+    CrowdCounted,
     Delivered,
+    EnvelopeAccepted,
     EnvelopeRefused,
     EnvelopeUnsent,
     Failed,
@@ -40,6 +46,7 @@ from zipnet.machines.publisher_events import (
     HeaderReceived,
     MessageQueued,
     MessageWithdrawn,
+    Progressed,
     RecordReceived,
     Refuse,
     RegisterAgain,
@@ -52,6 +59,7 @@ from zipnet.machines.publisher_events import (
 )
 from zipnet.protocol.header import SignedHeader
 from zipnet.protocol.ids import RegistryIndex, RoundNumber
+from zipnet.sdk.crowd import count_crowd
 from zipnet.sdk.links import LINK_ERRORS, Dialer, Trouble, Turns, serving, silence_s
 from zipnet.transport.session import Role
 from zipnet.wire.messages import (
@@ -74,22 +82,44 @@ from zipnet.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from zipnet.machines.outgoing import Receipt
     from zipnet.machines.publisher import PublisherMachine
     from zipnet.machines.publisher_events import PublisherEffect, PublisherEvent
     from zipnet.protocol.descriptor import NodeEntry, TrustedDescriptor
+    from zipnet.protocol.ids import MessageId
     from zipnet.protocol.slots import Fragment
     from zipnet.sdk.verifier import RecordVerifier
     from zipnet.transport.session import Session
     from zipnet.wire.frames import Frame
 
-__all__ = ["PublisherDriver"]
+__all__ = ["Draft", "PublisherDriver"]
 
 _REGISTER_TIMEOUT_S = 15.0
 _REGISTER_AGAIN_S = 10.0
 _FRUITLESS_RECORDS = 8
+_COUNT_AGAIN_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A message cut to fit, and what makes it that message.
+
+    Attributes:
+        message: What is to be said.
+        salt: 8 bytes that go with it; the same message and salt have the same id.
+        fragments: It, cut into slots.
+    """
+
+    message: bytes = field(repr=False)
+    salt: bytes = field(repr=False)
+    fragments: tuple[Fragment, ...] = field(repr=False)
+
+    @property
+    def message_id(self) -> MessageId:
+        """The message's id."""
+        return self.fragments[0].message_id
 
 
 class PublisherDriver:
@@ -123,13 +153,15 @@ class PublisherDriver:
         # One envelope per round at most, taken out at once: it cannot grow.
         self._outbox: asyncio.Queue[SendEnvelope] = asyncio.Queue()
         self._session: Session | None = None
-        self._waiters: dict[int, tuple[asyncio.Future[Receipt], bytes]] = {}
+        self._waiters: dict[int, tuple[asyncio.Future[Receipt], Draft]] = {}
+        self._watchers: dict[int, Callable[[Progressed], None]] = {}
         self._last_ticket = 0
         self._timer: asyncio.TimerHandle | None = None
         self._registration_due = asyncio.Event()
         self._registration_due.set()
         self._registered_at = float("-inf")
         self._fetch_due = asyncio.Event()
+        self._count_due = asyncio.Event()
         self._fetch_from = 0
         self._last_header_at = self._loop.time()
         self._fruitless = 0
@@ -137,19 +169,26 @@ class PublisherDriver:
     # What the user's side calls -----------------------------------------------------------------
 
     def queue(
-        self, message: bytes, fragments: Sequence[Fragment], deadline: float
+        self, draft: Draft, deadline: float, on_progress: Callable[[Progressed], None] | None
     ) -> tuple[int, asyncio.Future[Receipt]]:
-        """Queue a cut message; the future ends in a receipt or in a PublishError."""
+        """Queue a message; the future ends in a receipt or in a PublishError."""
         self._last_ticket += 1
+        ticket = self._last_ticket
         future: asyncio.Future[Receipt] = self._loop.create_future()
-        self._waiters[self._last_ticket] = (future, message)
-        self._step(MessageQueued(self._last_ticket, tuple(fragments), deadline))
-        return self._last_ticket, future
+        self._waiters[ticket] = (future, draft)
+        if on_progress is not None:
+            self._watchers[ticket] = on_progress
+        self._step(MessageQueued(ticket, draft.fragments, deadline))
+        return ticket, future
 
     def withdraw(self, ticket: int) -> None:
         """Stop sending a message nobody waits for any more."""
-        if self._waiters.pop(ticket, None) is not None:
+        if self._forget(ticket) is not None:
             self._step(MessageWithdrawn(ticket))
+
+    def _forget(self, ticket: int) -> tuple[asyncio.Future[Receipt], Draft] | None:
+        self._watchers.pop(ticket, None)
+        return self._waiters.pop(ticket, None)
 
     def stop(self, why: str) -> None:
         """End every waiting message with what is known about it."""
@@ -168,6 +207,7 @@ class PublisherDriver:
             group.create_task(self._keep_subscribed())
             group.create_task(self._keep_up_to_date())
             group.create_task(self._keep_sending())
+            group.create_task(self._keep_counting())
 
     # Events in, effects out ---------------------------------------------------------------------
 
@@ -177,14 +217,19 @@ class PublisherDriver:
             self._perform(effect)
         return effects
 
-    def _perform(self, effect: PublisherEffect) -> None:  # noqa: C901 - one arm per effect
+    def _perform(self, effect: PublisherEffect) -> None:  # noqa: C901, PLR0912 - one arm per effect
         match effect:
             case SendEnvelope():
                 self._outbox.put_nowait(effect)
             case Delivered():
-                future, _ = self._waiters.pop(effect.ticket, (None, b""))
-                if future is not None and not future.done():
-                    future.set_result(effect.receipt)
+                waiting = self._forget(effect.ticket)
+                if waiting is not None and not waiting[0].done():
+                    waiting[0].set_result(effect.receipt)
+            case Progressed():
+                if effect.ticket in self._watchers:
+                    self._loop.call_soon(self._watchers[effect.ticket], effect)
+            case CountCrowd():
+                self._count_due.set()
             case Failed():
                 self._fail(effect)
             case FetchRecords():
@@ -205,18 +250,24 @@ class PublisherDriver:
                 assert_never(effect)
 
     def _fail(self, effect: Failed) -> None:
-        future, message = self._waiters.pop(effect.ticket, (None, b""))
-        if future is None or future.done():
+        waiting = self._forget(effect.ticket)
+        if waiting is None or waiting[0].done():
             return
+        future, draft = waiting
         outcome: type[PublishError] = Unknown if effect.left else NotSent
         hint = (
-            "read the log before you send it again: it may have been broadcast"
+            "publish it again with its salt: whoever reads is told of it once"
             if effect.left
-            else "nothing of it left this process, it can be sent again"
+            else effect.hint or "nothing of it left this process, it can be sent again"
         )
-        text = f"message was not confirmed: {effect.text}"
         future.set_exception(
-            outcome(text, message_id=effect.message_id, message=message, hint=hint)
+            outcome(
+                f"message was not confirmed: {effect.text}",
+                message_id=effect.message_id,
+                message=draft.message,
+                salt=draft.salt,
+                hint=hint,
+            )
         )
         future.exception()  # a caller that was cancelled never looks
 
@@ -334,7 +385,8 @@ class PublisherDriver:
                 raise RemoteProtocolError(f"frame kind {frame.kind} is no push for a client")
 
     def _on_header(self, data: bytes) -> None:
-        self._step(HeaderReceived(SignedHeader.decode(data)))
+        wall_ms = time.time_ns() // 1_000_000
+        self._step(HeaderReceived(SignedHeader.decode(data), wall_ms))
         self._last_header_at = self._loop.time()
 
     async def _on_record(self, data: bytes) -> None:
@@ -375,6 +427,7 @@ class PublisherDriver:
             # Whether it arrived is not known; the record will tell. It is not sent again.
             self._on_trouble(error)
         else:
+            self._step(EnvelopeAccepted(envelope.round))
             self.took_part.set()
 
     def _register_again_if_unknown(self, error: ZipnetError) -> None:
@@ -383,6 +436,19 @@ class PublisherDriver:
         if unknown and since > _REGISTER_AGAIN_S:  # fresh ones take a moment to reach everybody
             self.registered.clear()
             self._registration_due.set()
+
+    # The crowd ----------------------------------------------------------------------------------
+
+    async def _keep_counting(self) -> None:
+        while True:
+            await self._count_due.wait()
+            self._count_due.clear()
+            counted = await count_crowd(self._descriptor, self._dialer, self._on_trouble)
+            if counted is None:
+                self._count_due.set()
+            else:
+                self._step(CrowdCounted(counted))
+            await asyncio.sleep(_COUNT_AGAIN_S)
 
     # Missing records ----------------------------------------------------------------------------
 

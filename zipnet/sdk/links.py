@@ -73,23 +73,42 @@ def silence_s(descriptor: TrustedDescriptor) -> float:
     return max(_SILENCE_S, _SILENT_ROUNDS * per_round_s)
 
 
-def client_transport(name: Literal["quic", "tls"], descriptor: TrustedDescriptor) -> Transport:
+def client_transport(
+    transport: Literal["quic", "tls"] | Transport,
+    descriptor: TrustedDescriptor,
+    proxy: str | None = None,
+) -> Transport:
     """Return a transport for a client, which shows no certificate and knows every node's.
 
+    Args:
+        transport: Name of an engine, or an adapter, which is returned as it is.
+        descriptor: The instance.
+        proxy: ``socks5://host:port`` to go through; only ``tls`` can.
+
     Raises:
-        ConfigError: When there is no transport of that name.
+        ConfigError: When there is no transport of that name, or it cannot use the proxy.
     """
+    if proxy is not None and transport != "tls":
+        raise ConfigError(
+            "only transport tls goes through a SOCKS5 proxy", hint="use transport tls"
+        )
+    if not isinstance(transport, str):
+        return transport
     nodes = [*descriptor.descriptor.servers, *(a.node for a in descriptor.descriptor.aggregators)]
     registered = {node.identity.ed25519: node.certificate for node in nodes}
-    if name == "quic":
+    if transport == "quic":
         from zipnet.transport.quic import QuicTransport  # noqa: PLC0415 - keeps the import light
 
         return QuicTransport(None, registered=registered)
-    if name == "tls":
+    if transport == "tls":
         from zipnet.transport.tls import TlsTransport  # noqa: PLC0415 - keeps the import light
 
-        return TlsTransport(None, registered=registered)
-    raise ConfigError(f"there is no transport named {name!r}", hint="use quic or tls")
+        if proxy is None:
+            return TlsTransport(None, registered=registered)
+        from zipnet.transport.socks import SocksDialer  # noqa: PLC0415 - keeps the import light
+
+        return TlsTransport(None, registered=registered, dial=SocksDialer(proxy))
+    raise ConfigError(f"there is no transport named {transport!r}", hint="use quic or tls")
 
 
 async def refuse_requests(frame: Frame) -> Frame | None:

@@ -14,7 +14,11 @@ Rules:
    known: ``NotSent``, ``Unknown`` or ``Refused`` (§8.8). The message comes back with the error.
 3. Without an identity a fresh one is drawn; with one, every start registers anew, so that no pad of
    an earlier run can recur (§4.5).
-4. No signal handler, no logging set-up, no thread left after the block.
+4. Nothing real leaves before enough others are registered and this client has taken part with cover
+   (§5.5); acts that weaken anonymity are warned of before they are done.
+5. A message is its bytes and its salt: published again with the same salt it is the same message,
+   and whoever reads is told of it once.
+6. No signal handler, no logging set-up, no thread left after the block.
 """
 
 from __future__ import annotations
@@ -23,20 +27,31 @@ import asyncio
 import contextlib
 import secrets
 import time
+import warnings
 from typing import TYPE_CHECKING, Literal, Self
 
-from zipnet.errors import LocalProtocolError, Refused, ZipnetError
+from zipnet.errors import (
+    AnonymityWarning,
+    LocalProtocolError,
+    NotSent,
+    PublishError,
+    Refused,
+    ZipnetError,
+)
+from zipnet.machines.cover import Cover
 from zipnet.machines.publisher import PublisherMachine, PublisherPolicy
+from zipnet.machines.trust import TrustPolicy
 from zipnet.protocol.identity import Identity
 from zipnet.protocol.pads import PadEngine
 from zipnet.protocol.secret import Secret
-from zipnet.protocol.slots import fragment_message
-from zipnet.sdk.driver import PublisherDriver
-from zipnet.sdk.links import Dialer, Trouble, client_transport
+from zipnet.protocol.slots import SALT_BYTES, fragment_message
+from zipnet.sdk.driver import Draft, PublisherDriver
+from zipnet.sdk.links import Dialer, Trouble, client_transport, silence_s
+from zipnet.sdk.sending import Progress, Sending
 from zipnet.sdk.verifier import RecordVerifier
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from zipnet.machines.outgoing import Receipt
@@ -47,6 +62,9 @@ if TYPE_CHECKING:
 __all__ = ["Publisher", "PublisherConditions"]
 
 _JITTER_SHARE = 0.25
+_SMALL_CROWD = 8
+_LEAVING_ROUNDS = 3
+_LINGER_POLL_S = 0.05
 _NOT_RUNNING = "the publisher is not running: use it inside `async with`"
 
 
@@ -88,43 +106,70 @@ class Publisher:
         descriptor: The instance, verified.
         identity: The client's identity; None draws a fresh one for this run.
         transport: ``quic``, ``tls``, or an adapter of the Transport port.
-        cadence: 1 takes part in every round; n in two out of every 2·n.
+        proxy: ``socks5://host:port`` all links go through, such as Tor's; needs ``tls``.
+        cover: Which rounds to take part in: ``zipnet.always()``, ``every(n)``, ``window(...)``.
+        min_anonymity_set: Fewest participants of the last round while messages may leave; 0 asks
+            for no more than the group does.
+        settle_rounds: Rounds with cover before the first message.
+        linger_rounds: Rounds with cover after the last message before leaving the block.
+        trust: What is asked of every round beyond the descriptor.
+        max_queued: Messages under way at once; further ``publish`` calls wait.
+        max_queued_bytes: Their bytes.
         reservations: Most slots asked for in one round.
         jitter_s: Bound of the drawn delay of envelopes; None derives it from the fold deadline.
         servers_at: Host and port of each committee server, where the descriptor's do not apply.
         on_trouble: Told about refusals and broken links while the publisher goes on.
+        on_warning: Told before acts that weaken anonymity; None issues ``AnonymityWarning``, which
+            a warnings filter can turn into an error.
 
     Attributes:
         when: Conditions to wait for.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options, each with a default
         self,
         descriptor: TrustedDescriptor,
         *,
         identity: Identity | None = None,
         transport: Literal["quic", "tls"] | Transport = "quic",
-        cadence: int = 1,
+        proxy: str | None = None,
+        cover: Cover = Cover(),  # noqa: B008 - frozen
+        min_anonymity_set: int = 0,
+        settle_rounds: int = 1,
+        linger_rounds: int = 0,
+        trust: TrustPolicy = TrustPolicy(),  # noqa: B008 - frozen
+        max_queued: int = 64,
+        max_queued_bytes: int = 4 * 1024 * 1024,
         reservations: int = 4,
         jitter_s: float | None = None,
         servers_at: Sequence[tuple[str, int]] | None = None,
         on_trouble: Trouble | None = None,
+        on_warning: Callable[[str], None] | None = None,
     ) -> None:
         self.when = PublisherConditions(self)
         self._descriptor = descriptor
         self._policy = PublisherPolicy(
-            cadence=cadence,
+            cover=cover,
             reservations=reservations,
             jitter_s=_jitter_s(descriptor) if jitter_s is None else jitter_s,
+            min_registered=descriptor.params.min_participants,
+            settle_rounds=settle_rounds,
+            min_anonymity_set=min_anonymity_set,
+            trust=trust,
         )
-        self._transport = (
-            client_transport(transport, descriptor) if isinstance(transport, str) else transport
-        )
+        trust.bind(descriptor)  # mistakes are told here, not in the background
+        self._linger_rounds = linger_rounds
+        self._max_queued = (max_queued, max_queued_bytes)
+        self._on_warning = on_warning
+        self._talked_at: int | None = None
+        self._transport = client_transport(transport, descriptor, proxy)
         self._servers_at = servers_at
         self._on_trouble = on_trouble or (lambda _error: None)
         self._own_identity = identity is None
         self._identity = identity or _fresh_identity()
         self._driver: PublisherDriver | None = None
+        self._machine: PublisherMachine | None = None
+        self._sending: Sending | None = None
         self._running: asyncio.Task[None] | None = None
         self._gave_up: ZipnetError | None = None
         self._cleanup = contextlib.ExitStack()
@@ -162,9 +207,12 @@ class Publisher:
             secrets.token_bytes(16),
             self._servers_at,
         )
+        self._machine = machine
         self._driver = PublisherDriver(
             self._descriptor, dialer, machine, verifier, on_trouble=self._on_trouble
         )
+        count, size = self._max_queued
+        self._sending = Sending(self._driver, max_queued=count, max_queued_bytes=size)
         self._running = asyncio.create_task(self._run(self._driver))
         return self
 
@@ -174,52 +222,115 @@ class Publisher:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave: messages still under way end with what is known, links close, keys are wiped."""
-        await self.close()
+        """Leave: messages still under way end with what is known, links close, keys are wiped.
+
+        With ``linger_rounds`` a block that ends well first takes part in that many more rounds.
+        """
+        try:
+            if error is None:
+                await self._linger()
+        finally:
+            await self.close()
+
+    async def _linger(self) -> None:
+        """Take part with cover after talking, for as long as was asked and rounds go on."""
+        if self._talked_at is None or self._running is None or self._machine is None:
+            return
+        until = self._talked_at + self._linger_rounds
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._linger_rounds * silence_s(self._descriptor)):
+                while self._machine.rounds_covered < until and not self._running.done():
+                    await asyncio.wait({self._running}, timeout=_LINGER_POLL_S)
+        if self._machine.rounds_covered - self._talked_at < _LEAVING_ROUNDS:
+            self._warn("leaving right after talking ties this client to what was said; see linger")
 
     async def close(self) -> None:
-        """Do what leaving the block does. Idempotent."""
+        """Leave at once, without lingering. Idempotent."""
         if self._running is not None:
             self._running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._running
         self._cleanup.close()
 
-    async def publish(self, data: bytes, *, timeout: float = 60.0) -> Receipt:  # noqa: ASYNC109 - a deadline that yields an outcome, not a cancellation
+    async def publish(
+        self,
+        data: bytes,
+        *,
+        timeout: float = 60.0,  # noqa: ASYNC109 - a deadline that yields an outcome, not a cancellation
+        salt: bytes | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Receipt:
         """Broadcast a message anonymously and wait for the proof that it was.
+
+        Several calls may run at once. A call that is cancelled withdraws its message.
 
         Args:
             data: 1 byte up to ``max_message_bytes`` of the group; long ones take several slots.
-            timeout: Seconds after which the message is given up.
+            timeout: Seconds after which the message is given up; waiting for room counts.
+            salt: 8 bytes; the same data with the same salt is the same message. None draws them.
+            on_progress: Told when part of the message was sent or broadcast.
 
         Raises:
             LocalProtocolError: When the message is empty or too long; nothing was sent.
-            NotSent: When time ran out before any part of it left.
-            Unknown: When part of it left and no verified record shows all of it.
+            NotSent: When time ran out before any part of it left, or the publisher is closed.
+            Unknown: When part of it left and no verified record shows all of it. Publish it again
+                with ``error.salt``: readers are told of it once, however often it is broadcast.
             Refused: When the network refused this client for good.
         """
-        if self._driver is None or self._running is None:
+        if self._sending is None or self._running is None or self._machine is None:
             raise LocalProtocolError(_NOT_RUNNING)
-        fragments = fragment_message(data, self._descriptor.params, secrets.token_bytes)
+        draft = self._draft(data, salt)
         if self._running.done():
-            raise self._refused(data, fragments[0].message_id)
+            raise self._ended_with(draft)
+        self._warn_before_talking()
         deadline = asyncio.get_running_loop().time() + timeout
-        ticket, future = self._driver.queue(data, fragments, deadline)
         try:
-            return await future
-        except asyncio.CancelledError:
-            self._driver.withdraw(ticket)
-            raise
-        except ZipnetError as error:
+            receipt = await self._sending.send(draft, deadline, on_progress)
+        except PublishError as error:
             if self._gave_up is not None:
-                raise self._refused(data, fragments[0].message_id) from error
+                raise self._ended_with(draft) from error
             raise
+        self._talked_at = self._machine.rounds_covered
+        return receipt
 
-    def _refused(self, data: bytes, message_id: bytes) -> ZipnetError:
-        why = self._gave_up or LocalProtocolError("the publisher was closed")
-        refused = Refused(str(why), message_id=message_id, message=data, hint=why.hint)
-        refused.__cause__ = why
-        return refused
+    def _draft(self, data: bytes, salt: bytes | None) -> Draft:
+        chosen = secrets.token_bytes(SALT_BYTES) if salt is None else salt
+        fragments = fragment_message(data, self._descriptor.params, lambda _size: chosen)
+        return Draft(data, chosen, tuple(fragments))
+
+    def _ended_with(self, draft: Draft) -> PublishError:
+        """The outcome of a message that comes when nothing runs any more."""
+        why: ZipnetError | None = self._gave_up
+        outcome: type[PublishError] = Refused
+        hint = None if why is None else why.hint
+        if why is None:
+            why, hint = LocalProtocolError("the publisher was closed"), "open a new publisher"
+            outcome = NotSent
+        ended = outcome(
+            str(why),
+            message_id=draft.message_id,
+            message=draft.message,
+            salt=draft.salt,
+            hint=hint or "the operator of the instance knows why; nothing was sent",
+        )
+        ended.__cause__ = why
+        return ended
+
+    def _warn_before_talking(self) -> None:
+        if self._machine is None:
+            return
+        last = self._machine.last_record
+        crowd = None if last is None else last.record.content.participants
+        if crowd is not None and crowd < _SMALL_CROWD:
+            self._warn(f"the last round had {crowd} participants: the author is one of so few")
+        if self._machine.rounds_covered == 0 and self._policy.settle_rounds == 0:
+            self._warn("talking in the first round after joining ties this client to what is said")
+
+    def _warn(self, text: str) -> None:
+        if self._on_warning is not None:
+            self._on_warning(text)
+        else:
+            warnings.warn(text, AnonymityWarning, stacklevel=3)
 
     async def _run(self, driver: PublisherDriver) -> None:
         try:

@@ -102,9 +102,7 @@ class Reader:
     ) -> None:
         if from_sequence is None and not follow:
             raise LocalProtocolError("reading from now on needs `follow`")
-        adapter = (
-            client_transport(transport, descriptor) if isinstance(transport, str) else transport
-        )
+        adapter = client_transport(transport, descriptor)
         self._dialer = Dialer(descriptor, adapter, None, secrets.token_bytes(16), servers_at)
         self._turns = Turns(descriptor.descriptor.servers, on_trouble=on_trouble)
         self._machine = ReaderMachine(from_sequence)

@@ -25,6 +25,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from zipnet.errors import ConfigError, TransportError, VerificationError
 from zipnet.ports import Connection, PeerCertificate
@@ -171,6 +172,8 @@ class TlsTransport:
             ``listen`` or ``connect`` is called, not later.
         limits: Bounds of every connection.
         on_handshake_failure: Called once for every inbound handshake that failed.
+        dial: Opens the TCP connection to host and port within so many seconds, such as through a
+            proxy; None connects directly.
     """
 
     name = "tls"
@@ -182,7 +185,9 @@ class TlsTransport:
         registered: Mapping[bytes, bytes],
         limits: Limits = DEFAULT_LIMITS,
         on_handshake_failure: Callable[[], None] | None = None,
+        dial: Callable[[str, int, float], Awaitable[socket.socket]] | None = None,
     ) -> None:
+        self._dial = dial
         self._certificate = certificate
         self._registered = registered
         self._limits = limits
@@ -203,14 +208,18 @@ class TlsTransport:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_s):
-                transport, _ = await loop.create_connection(
+                # Bound to the proxy's socket, or to none and then to host and port.
+                dialled = None if self._dial is None else await self._dial(host, port, timeout_s)
+                connect = partial(
+                    loop.create_connection,
                     lambda: protocol,
-                    host,
-                    port,
                     ssl=context,
                     server_hostname="",
                     ssl_handshake_timeout=min(timeout_s, self._limits.handshake_deadline_s),
                     ssl_shutdown_timeout=self._limits.close_deadline_s,
+                )
+                transport, _ = await (
+                    connect(host=host, port=port) if dialled is None else connect(sock=dialled)
                 )
         except TimeoutError as error:
             raise TransportError(f"no TLS connection to {host}:{port} in time") from error

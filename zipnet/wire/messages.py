@@ -25,7 +25,9 @@ from zipnet.errors import RemoteProtocolError
 __all__ = [
     "Accepted",
     "Blob",
+    "Crowd",
     "GetBlob",
+    "GetCrowd",
     "GetKemKeys",
     "GetRecords",
     "GetRegistry",
@@ -74,6 +76,7 @@ class Kind(IntEnum):
     CONSENSUS = 26
     PUT_BLOB = 27
     GET_BLOB = 28
+    GET_CROWD = 29
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -222,6 +225,17 @@ class Blob(Message, frozen=True, kw_only=True):
     blob: Bulk | None
 
 
+class GetCrowd(Message, frozen=True, kw_only=True):
+    """Ask a server how many clients are registered (row Z19); it is told nothing about who asks."""
+
+
+class Crowd(Message, frozen=True, kw_only=True):
+    """How many clients a server knows as registered and not retired, and at which version."""
+
+    registered: Number
+    version: Number
+
+
 M = TypeVar("M", bound=Message)
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODERS: dict[type[Message], msgspec.msgpack.Decoder[Message]] = {
@@ -246,6 +260,8 @@ _DECODERS: dict[type[Message], msgspec.msgpack.Decoder[Message]] = {
         PutBlob,
         GetBlob,
         Blob,
+        GetCrowd,
+        Crowd,
     )
 }
 

@@ -21,6 +21,7 @@ from zipnet.errors import (
     ZipnetError,
 )
 from zipnet.sdk import Publisher, Reader
+from zipnet.transport.session import Role
 from zipnet.wire.messages import Kind
 
 if TYPE_CHECKING:
@@ -107,6 +108,11 @@ def _close(network: FakeNetwork, *names: str) -> None:
         network.nodes[name].refuse = lambda _facts, refusal=refusal: refusal  # type: ignore[misc]
 
 
+def _refuse_clients(network: FakeNetwork, name: str, error: ZipnetError) -> None:
+    """Let a node refuse publishers; who reads or asks for the crowd's size says not who it is."""
+    network.nodes[name].refuse = lambda facts: error if facts.role is Role.CLIENT else None
+
+
 def _subscribers(network: FakeNetwork) -> int:
     return sum(len(network.nodes[name].subscribers) for name in TREE)
 
@@ -150,9 +156,9 @@ async def test_every_node_refusing_for_good_is_refused_with_the_cause(
 
 
 async def test_one_node_refusing_is_not_the_last_word(network: FakeNetwork) -> None:
-    network.nodes["s0"].refuse = lambda _facts: PolicyMismatchError("a lie")
-    network.nodes["s1"].refuse = lambda _facts: AdmissionError("later", code="overloaded")
-    network.nodes["leaf-a"].refuse = lambda _facts: PolicyMismatchError("a lie")
+    _refuse_clients(network, "s0", PolicyMismatchError("a lie"))
+    _refuse_clients(network, "s1", AdmissionError("later", code="overloaded"))
+    _refuse_clients(network, "leaf-a", PolicyMismatchError("a lie"))
     async with _publisher(network) as one, _publisher(network) as two:
         async with asyncio.timeout(10):
             await one.when.registered()

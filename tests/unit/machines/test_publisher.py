@@ -8,6 +8,7 @@ import pytest
 from tests.harness.committee import SMALL, HarnessCommittee
 from tests.harness.publishers import HarnessPublisher, play_round
 from zipnet.errors import ConfigError, GuardError
+from zipnet.machines.cover import every
 from zipnet.machines.publisher import PublisherMachine, PublisherPolicy
 from zipnet.machines.publisher_events import (
     AbortReceived,
@@ -128,7 +129,7 @@ class TestTakingPart:
         assert max(delays) - min(delays) > 0.2
 
     def test_cadence_depends_on_the_round_alone(self, committee: HarnessCommittee) -> None:
-        policy = PublisherPolicy(cadence=3)
+        policy = PublisherPolicy(cover=every(3))
         silent = HarnessPublisher(committee, "silent", policy=policy)
         talking = HarnessPublisher(committee, "talking", policy=policy)
         others = [HarnessPublisher(committee, f"other-{i}") for i in range(2)]
@@ -142,7 +143,8 @@ class TestTakingPart:
         assert ticket in talking.delivered
 
     @pytest.mark.parametrize(
-        "wrong", [{"cadence": 0}, {"reservations": 0}, {"reservations": 65}, {"jitter_s": -1.0}]
+        "wrong",
+        [{"min_registered": -1}, {"reservations": 0}, {"reservations": 65}, {"jitter_s": -1.0}],
     )
     def test_policies_out_of_range_are_refused(self, wrong: dict[str, int]) -> None:
         with pytest.raises(ConfigError):

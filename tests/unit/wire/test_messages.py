@@ -34,6 +34,8 @@ MESSAGES: dict[str, m.Message] = {
     "get blob": m.GetBlob(digest=bytes(32)),
     "blob": m.Blob(blob=b"b"),
     "no blob": m.Blob(blob=None),
+    "get crowd": m.GetCrowd(),
+    "crowd": m.Crowd(registered=3, version=4),
 }
 
 
