@@ -12,9 +12,9 @@ Rules:
 
 from __future__ import annotations
 
+import struct
+from itertools import accumulate
 from typing import TYPE_CHECKING, TypeAlias
-
-import numpy as np
 
 from zipnet.errors import LocalProtocolError
 from zipnet.protocol.ids import Digest, SlotIndex, derive, keyed
@@ -23,8 +23,6 @@ from zipnet.protocol.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
 
     from zipnet.protocol.encoding import Buffer
     from zipnet.protocol.params import RoundParams
@@ -43,7 +41,6 @@ Reservation: TypeAlias = tuple[int, int]
 """Position in the reservation vector and the non-zero 16-bit value written there."""
 
 _MAX_VALUE = 0xFFFF
-_BIG_ENDIAN_U16 = np.dtype(">u2")
 
 EMPTY_SCHEDULE_HASH = derive("schedule")
 """Schedule hash of a header that follows no record; no vector has it."""
@@ -112,14 +109,14 @@ def write_reservations(
         body[offset : offset + RESERVATION_ENTRY_BYTES] = value.to_bytes(2, "big")
 
 
-def read_vector(body: Buffer, params: RoundParams) -> NDArray[np.uint16]:
-    """View the reservation vector of a round vector: ``params.reservation_entries`` big-endian u16.
+def read_vector(body: Buffer, params: RoundParams) -> tuple[int, ...]:
+    """Read the reservation vector of a round vector: ``params.reservation_entries`` big-endian u16.
 
     Raises:
         LocalProtocolError: When the body has another length than the group's.
     """
     _require_body(body, params)
-    return np.frombuffer(body, dtype=_BIG_ENDIAN_U16, offset=params.matrix_bytes)
+    return struct.unpack_from(f">{params.reservation_entries}H", body, params.matrix_bytes)
 
 
 def schedule_hash(vector_bytes: Buffer) -> Digest:
@@ -128,7 +125,7 @@ def schedule_hash(vector_bytes: Buffer) -> Digest:
 
 
 def granted_slots(
-    vector: Buffer | NDArray[np.uint16], entries: Sequence[Reservation], params: RoundParams
+    vector: Buffer | tuple[int, ...], entries: Sequence[Reservation], params: RoundParams
 ) -> list[SlotIndex | None]:
     """Tell which slots of the next round a client's reservations won.
 
@@ -143,16 +140,16 @@ def granted_slots(
     Raises:
         LocalProtocolError: When the vector has another length than the group's.
     """
-    if isinstance(vector, np.ndarray):
-        values = vector.astype(_BIG_ENDIAN_U16, copy=False)
+    if isinstance(vector, tuple):
+        values = vector
     else:
         if len(vector) != params.reservation_bytes:
             raise LocalProtocolError(f"reservation vector has {len(vector)} bytes")
-        values = np.frombuffer(vector, dtype=_BIG_ENDIAN_U16)
+        values = struct.unpack(f">{params.reservation_entries}H", vector)
     if len(values) != params.reservation_entries:
         raise LocalProtocolError(f"reservation vector has {len(values)} entries")
-    ranks = np.cumsum(values != 0) - 1
-    return [_granted(int(values[p]), v, int(ranks[p]), params) for p, v in entries]
+    counts = tuple(accumulate(map(bool, values)))
+    return [_granted(values[p], v, counts[p] - 1, params) for p, v in entries]
 
 
 def _granted(standing: int, written: int, rank: int, params: RoundParams) -> SlotIndex | None:
