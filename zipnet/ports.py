@@ -224,8 +224,10 @@ class Attestor(Protocol):
         """Return evidence bound to the view; AdmissionError when this machine cannot make any."""
         ...
 
-    def judge(self, data: bytes | None, view: EvidenceView) -> Judgement:
-        """Judge a peer's evidence."""
+    def judge(
+        self, data: bytes | None, view: EvidenceView, *, now: int | None = None
+    ) -> Judgement:
+        """Judge a peer's evidence, at an earlier moment where ``now`` is given."""
         ...
 
     async def wait_changed(self) -> None:

@@ -200,7 +200,7 @@ class FakeNetwork:
         at_server = node.role is Role.SERVER
         match frame.kind:
             case Kind.GET_KEM_KEYS if at_server:
-                return KemKeys(announcements=committee.announcements())
+                return KemKeys(announcements=committee.announcements(), evidence=[])
             case Kind.REGISTER if at_server:
                 blob = decode(frame.payload, Register).registration
                 index, version, first_round = committee.register(blob)

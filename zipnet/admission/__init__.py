@@ -12,7 +12,9 @@ from zipnet.admission.evidence import (
     encode_evidence,
     evidence_due,
     gate_of,
+    is_lasting_refusal,
     judge_evidence,
+    kem_key_view,
 )
 
 __all__ = [
@@ -27,5 +29,7 @@ __all__ = [
     "encode_evidence",
     "evidence_due",
     "gate_of",
+    "is_lasting_refusal",
     "judge_evidence",
+    "kem_key_view",
 ]

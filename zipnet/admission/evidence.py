@@ -26,7 +26,6 @@ import msgspec
 from msgspec import Meta
 
 from tdx.binding import Challenge, Direction, Ticket, verify_bound
-from tdx.collateral import Bundle
 from tdx.errors import Check, QuoteError
 from zipnet.errors import AdmissionError, RemoteProtocolError
 from zipnet.protocol.attestation import AttestationTerms, Gate
@@ -51,7 +50,9 @@ __all__ = [
     "encode_evidence",
     "evidence_due",
     "gate_of",
+    "is_lasting_refusal",
     "judge_evidence",
+    "kem_key_view",
 ]
 
 _APPLICATION: Final = "zipnet"
@@ -61,6 +62,9 @@ _MAX_INSTANT: Final = 2**62
 # RFC 8410: SEQUENCE { SEQUENCE { OID 1.3.101.112 }, BIT STRING } around a raw Ed25519 key.
 _SPKI_PREFIX: Final = bytes.fromhex("302a300506032b6570032100")
 
+_LASTING: Final = frozenset(
+    {"evidence_kind", "evidence_malformed", "evidence_missing", "evidence_not_due"}
+)
 _GATES: Final = {
     Role.SERVER: Gate.COMMITTEE,
     Role.AGGREGATOR: Gate.AGGREGATOR,
@@ -168,6 +172,17 @@ class Judgement:
         return self.not_before + 2 * (self.not_after - self.not_before) // 3
 
 
+def kem_key_view(group: GroupId, server: PublicIdentity, announcement: bytes) -> EvidenceView:
+    """Return what a server's evidence for its announced KEM key is bound to.
+
+    Args:
+        group: The group.
+        server: The server's identity.
+        announcement: Its signed announcement, as it travels.
+    """
+    return EvidenceView(group=group, role=Role.SERVER, identity=server, extra_keys=(announcement,))
+
+
 def gate_of(role: Role) -> Gate | None:
     """Return whose policy applies to a role; None for readers, who are nobody in particular."""
     return _GATES.get(role)
@@ -179,6 +194,11 @@ def evidence_due(terms: AttestationTerms, attester: Role, verifier: Role) -> Pol
     if gate is None or verifier is Role.READER:
         return None
     return terms.policy_for(gate)
+
+
+def is_lasting_refusal(code: str) -> bool:
+    """Whether a refusal is about a platform or its evidence in a way that waiting does not mend."""
+    return code.startswith("tdx_") or code in _LASTING
 
 
 def boot_id_of(link_boot_id: bytes) -> bytes:
@@ -287,7 +307,9 @@ def judge_evidence(
     evidence = _parsed(data)
     # 2. Its own words do not contradict what is seen, for a clear refusal (rule 1).
     _check_claims(evidence, view)
-    # 3. Quote, collateral and binding, in full.
+    # 3. Quote, collateral and binding, in full. Who judges nothing loads no X.509 for it.
+    from tdx.collateral import Bundle  # noqa: PLC0415
+
     try:
         binding = bind(
             view,

@@ -188,8 +188,10 @@ class PlatformAttestor:
 
     # -- judging -------------------------------------------------------------------------------
 
-    def judge(self, data: bytes | None, view: EvidenceView) -> Judgement:
-        """Judge a peer's evidence.
+    def judge(
+        self, data: bytes | None, view: EvidenceView, *, now: int | None = None
+    ) -> Judgement:
+        """Judge a peer's evidence, at an earlier moment where ``now`` is given.
 
         Raises:
             AdmissionError: With a code that names what failed.
@@ -199,7 +201,7 @@ class PlatformAttestor:
             data,
             view,
             self._terms,
-            now=self.now(),
+            now=self.now() if now is None else now,
             seen=self._seen.get(peer),
             local=self._local,
         )

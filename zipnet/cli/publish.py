@@ -71,6 +71,12 @@ def publish(
     instance: Annotated[
         str | None, typer.Option("--instance", help="Name the descriptor must have.")
     ] = None,
+    tdx_source: Annotated[
+        str | None, typer.Option("--tdx-source", help="configfs, device or emulator.")
+    ] = None,
+    tdx_collateral: Annotated[
+        Path | None, typer.Option("--tdx-collateral", help="Collateral of this machine's quotes.")
+    ] = None,
     profile: Annotated[
         str | None, typer.Option("--profile", help="development or production.")
     ] = None,
@@ -93,6 +99,8 @@ def publish(
         "cadence": cadence,
         "operator": operator,
         "instance": instance,
+        "tdx_source": tdx_source,
+        "tdx_collateral": tdx_collateral,
         "profile": profile,
     }
     settings = load_client(flags, os.environ, config)
@@ -189,6 +197,7 @@ async def _publish(
         identity=identity,
         transport=settings.transport,
         cover=every(settings.cover_every),
+        platform=settings.platform,
         servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],
         on_trouble=work.notes.trouble,
         on_warning=work.notes.warning,

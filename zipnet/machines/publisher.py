@@ -253,7 +253,12 @@ class PublisherMachine:
         self._serial = max(self._serial + 1, event.wall_ms)
         try:
             self._pending = prepare_registration(
-                event.blobs, self._descriptor, self._identity, serial=self._serial, draw=self._draw
+                event.blobs,
+                self._descriptor,
+                self._identity,
+                serial=self._serial,
+                draw=self._draw,
+                evidence=event.evidence,
             )
         except (ProtocolError, VerificationError) as error:
             return self._refuse(error.reason, str(error))

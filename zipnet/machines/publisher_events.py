@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from zipnet.protocol.registration import NO_EVIDENCE
+
 if TYPE_CHECKING:
     from zipnet.machines.outgoing import Receipt
     from zipnet.protocol.envelope import Envelope
     from zipnet.protocol.header import SignedHeader
-    from zipnet.protocol.ids import MessageId, RegistryIndex, RoundNumber
+    from zipnet.protocol.ids import Digest, MessageId, RegistryIndex, RoundNumber
     from zipnet.protocol.record import VerifiedRecord
     from zipnet.protocol.slots import Fragment
 
@@ -54,10 +56,12 @@ class AnnouncementsReceived:
     Attributes:
         blobs: One signed announcement per server, in server order.
         wall_ms: Wall clock now, milliseconds since 1970; the registration's serial.
+        evidence: Content digest of the evidence the registration goes with, where one is due.
     """
 
     blobs: tuple[bytes, ...] = field(repr=False)
     wall_ms: int
+    evidence: Digest = NO_EVIDENCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,19 @@ from typing import TYPE_CHECKING
 
 from zipnet.errors import RemoteProtocolError
 from zipnet.protocol.kem import encapsulate
-from zipnet.protocol.registration import Encapsulation, decode_announcement, sign_registration
+from zipnet.protocol.registration import (
+    NO_EVIDENCE,
+    Encapsulation,
+    decode_announcement,
+    sign_registration,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.identity import Identity
-    from zipnet.protocol.ids import ServerIndex
+    from zipnet.protocol.ids import Digest, ServerIndex
     from zipnet.protocol.registration import KemAnnouncement
     from zipnet.protocol.secret import Secret
 
@@ -54,6 +59,7 @@ def prepare_registration(
     *,
     serial: int,
     draw: Callable[[int], bytes],
+    evidence: Digest = NO_EVIDENCE,
 ) -> PendingRegistration:
     """Verify the announcements, encapsulate to every server and sign the registration.
 
@@ -63,6 +69,7 @@ def prepare_registration(
         identity: The client.
         serial: Larger than in any earlier registration of this identity.
         draw: Source of random bytes.
+        evidence: Content digest of the evidence that goes with it, where one is due.
 
     Raises:
         RemoteProtocolError: When an announcement is missing, malformed or out of order.
@@ -75,7 +82,8 @@ def prepare_registration(
         ciphertext, secret = encapsulate(announcement.public, draw)
         shared[announcement.server] = (announcement.epoch, secret)
         items.append(Encapsulation(announcement.server, announcement.epoch, ciphertext))
-    return PendingRegistration(sign_registration(descriptor.group, serial, items, identity), shared)
+    blob = sign_registration(descriptor.group, serial, items, identity, evidence=evidence)
+    return PendingRegistration(blob, shared)
 
 
 def _verified(blobs: Sequence[bytes], descriptor: TrustedDescriptor) -> list[KemAnnouncement]:

@@ -15,6 +15,7 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from zipnet.errors import RemoteProtocolError
@@ -26,7 +27,7 @@ from zipnet.protocol.registration import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["Registered", "RegistryView"]
 
@@ -83,6 +84,11 @@ class RegistryView:
     def active_count(self) -> int:
         """How many indexes are not retired."""
         return len(self._active)
+
+    @property
+    def active_peers(self) -> Mapping[PeerId, RegistryIndex]:
+        """Index of every client that is not retired, by peer id; read only."""
+        return MappingProxyType(self._active)
 
     def digest_at(self, version: int) -> Digest | None:
         """Return the digest chained over the first ``version`` changes, None beyond the last."""

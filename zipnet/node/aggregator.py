@@ -41,6 +41,7 @@ from zipnet.machines.aggregator_effects import (
 )
 from zipnet.node.aggregator_routes import AggregatorRoutes
 from zipnet.node.alone import Target, require_alone
+from zipnet.node.attestation import NodeAttestation
 from zipnet.node.build import build_commit, build_version
 from zipnet.node.feed import Feed
 from zipnet.node.http import serve_http
@@ -106,6 +107,8 @@ class Aggregator:
     def __init__(self, settings: AggregatorSettings) -> None:
         self.port = 0
         self.metrics_port = 0
+        boot_id = os.urandom(16)
+        self._attestation = NodeAttestation(settings, Role.AGGREGATOR, boot_id)
         self._settings = settings
         self._descriptor = settings.descriptor
         self._terms = SessionTerms(
@@ -113,7 +116,8 @@ class Aggregator:
             group_id=self._descriptor.group,
             role=Role.AGGREGATOR,
             identity=settings.identity,
-            boot_id=os.urandom(16),
+            boot_id=boot_id,
+            attestor=self._attestation.attestor,
         )
         self.metrics = NodeMetrics(
             CollectorRegistry(),
@@ -121,7 +125,8 @@ class Aggregator:
             role="aggregator",
             version=build_version(),
             commit=build_commit(),
-            posture=settings.profile,
+            posture=settings.posture,
+            attestation=self._descriptor.descriptor.attestation.mode.value,
         )
         self.metrics.server_registry_size.set(len(self._descriptor.committee))
         self.health = Health(_CONDITIONS, self.metrics)
@@ -207,6 +212,7 @@ class Aggregator:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop`` is set; raises as :func:`run_aggregator` says."""
         settings = self._settings
+        await self._attestation.require_own()
         await require_alone(
             self._targets(), self._terms, self._transports[1], name=settings.node.name
         )
@@ -238,7 +244,8 @@ class Aggregator:
             version={
                 "version": build_version(),
                 "commit": build_commit(),
-                "posture": settings.profile,
+                "posture": settings.posture,
+                "attestation": self._descriptor.descriptor.attestation.mode.value,
             },
         )
         stack.push_async_callback(http.close)
@@ -262,7 +269,12 @@ class Aggregator:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                lasting = [self._upstream.run(), self._watch(), notifier.run_watchdog()]
+                lasting = [
+                    self._upstream.run(),
+                    self._watch(),
+                    self._attestation.watch(self.health, self.metrics),
+                    notifier.run_watchdog(),
+                ]
                 if self._parent is not None:
                     lasting.append(self._parent.run())
                 self._tasks.update(group.create_task(one) for one in lasting)

@@ -26,10 +26,14 @@ from zipnet.errors import (
 )
 from zipnet.machines.guard import Released, ReleaseGuard
 from zipnet.machines.server import ServerMachine
+from zipnet.machines.server_effects import ClientNotAdmitted
 from zipnet.node.alone import Target, require_alone
+from zipnet.node.attestation import NodeAttestation
 from zipnet.node.build import build_commit, build_version
+from zipnet.node.client_evidence import ClientEvidenceKeeper
 from zipnet.node.feed import Feed
 from zipnet.node.http import serve_http
+from zipnet.node.kem_evidence import KemEvidenceKeeper
 from zipnet.node.listen import NodeListener
 from zipnet.node.mesh import CommitteeMesh
 from zipnet.node.notify import ServiceNotifier
@@ -41,6 +45,7 @@ from zipnet.node.server_routes import ServerRoutes
 from zipnet.observe.health import Health
 from zipnet.observe.log import get_logger
 from zipnet.observe.metrics import NodeMetrics
+from zipnet.protocol.attestation import Gate
 from zipnet.protocol.ids import ServerIndex, short_peer_id
 from zipnet.protocol.pads import PadEngine
 from zipnet.storage.blobs import BlobStore
@@ -54,9 +59,12 @@ from zipnet.transport.session import Role, SessionTerms
 from zipnet.transport.tls import TlsTransport
 
 if TYPE_CHECKING:
+    from zipnet.attestation import PlatformAttestor
     from zipnet.machines.server_effects import StandingChanged
+    from zipnet.protocol.ids import RegistryIndex
     from zipnet.protocol.record import VerifiedRecord
     from zipnet.settings import ServerSettings
+    from zipnet.settings.types import NodeSettings
 
 __all__ = ["SystemClock", "run_server"]
 
@@ -99,17 +107,20 @@ async def run_server(settings: ServerSettings, stop: asyncio.Event) -> None:
         DuplicateIdentityError: When another live node uses this identity.
         StorageError: When the durable state cannot be trusted.
     """
-    terms, transports = _identify(settings)
+    boot_id = os.urandom(16)
+    attestation = NodeAttestation(settings, Role.SERVER, boot_id)
+    terms, transports = _identify(settings, attestation.attestor, boot_id)
+    await attestation.require_own()
     await require_alone(_targets(settings), terms, transports[1], name=settings.node.name)
     async with AsyncExitStack() as stack:
         state = _open_state(settings)
         stack.callback(state.close)
-        server = _Server(settings, state, terms, transports)
+        server = _Server(settings, state, terms, transports, attestation)
         await server.run(stop)
 
 
 def _identify(
-    settings: ServerSettings,
+    settings: ServerSettings, attestor: PlatformAttestor | None, boot_id: bytes
 ) -> tuple[SessionTerms, tuple[QuicTransport, TlsTransport]]:
     descriptor = settings.descriptor
     terms = SessionTerms(
@@ -117,8 +128,9 @@ def _identify(
         group_id=descriptor.group,
         role=Role.SERVER,
         identity=settings.identity,
-        boot_id=os.urandom(16),
+        boot_id=boot_id,
         committee_secret=settings.committee_secret,
+        attestor=attestor,
     )
     certificate = node_certificate(settings.identity.ed25519_private_key())
     registered = registered_certificates(settings)
@@ -183,8 +195,11 @@ class _Server:
         state: _State,
         terms: SessionTerms,
         transports: tuple[QuicTransport, TlsTransport],
+        attestation: NodeAttestation,
     ) -> None:
         self._settings = settings
+        self._attestation = attestation
+        self._attestor = attestation.attestor
         self._terms = terms
         self._transports = transports
         self._log = get_logger()
@@ -197,7 +212,8 @@ class _Server:
             role="server",
             version=build_version(),
             commit=build_commit(),
-            posture=settings.profile,
+            posture=settings.posture,
+            attestation=settings.descriptor.descriptor.attestation.mode.value,
         )
         self.metrics.server_registry_size.set(len(settings.descriptor.committee))
         self.health = Health(_CONDITIONS, self.metrics)
@@ -241,7 +257,11 @@ class _Server:
             keeper=self.keeper,
             metrics=self.metrics,
             events=events,
+            kem_evidence=self._kem_evidence(),
+            client_evidence=self._client_evidence(),
         )
+        self._client_watch = parts.client_evidence
+        self._events = events
         self.feed = Feed(
             read_records=self.keeper.read,
             next_sequence=lambda: self.keeper.next_sequence,
@@ -263,6 +283,18 @@ class _Server:
             clock=self._clock,
             on_standing=self._on_standing,
         )
+
+    def _kem_evidence(self) -> KemEvidenceKeeper | None:
+        if self._attestor is None:
+            return None
+        settings = self._settings
+        return KemEvidenceKeeper(self._attestor, settings.descriptor, settings.index, self.mesh)
+
+    def _client_evidence(self) -> ClientEvidenceKeeper | None:
+        attestor = self._attestor
+        if attestor is None or attestor.terms.policy_for(Gate.CLIENT) is None:
+            return None
+        return ClientEvidenceKeeper(attestor, self._settings.descriptor.group, self.metrics)
 
     def _links(self) -> dict[ServerIndex, PersistentLink]:
         settings = self._settings
@@ -305,7 +337,7 @@ class _Server:
                 settings.metrics.port,
                 health=self.health,
                 metrics=self.metrics,
-                version=version_facts(settings.profile),
+                version=version_facts(settings),
             )
             stack.push_async_callback(http.close)
             await self.consensus.start()
@@ -330,6 +362,8 @@ class _Server:
                 group.create_task(self._drive()),
                 group.create_task(self._watch_health()),
                 group.create_task(self._notifier.run_watchdog()),
+                group.create_task(self._attestation.watch(self.health, self.metrics)),
+                group.create_task(self._watch_clients()),
             ]
             await stop.wait()
             for task in tasks:
@@ -364,6 +398,15 @@ class _Server:
                 reason="no_leader" if leader is None else "catching_up",
             )
             await asyncio.sleep(0.25)
+
+    async def _watch_clients(self) -> None:
+        if self._client_watch is None:
+            return
+
+        async def retire(index: RegistryIndex) -> None:
+            await self._events.post(ClientNotAdmitted(index))
+
+        await self._client_watch.run(lambda: self.machine.state.registry, retire)
 
     # -- what the parts report -----------------------------------------------------------------
 
@@ -403,9 +446,14 @@ class _Server:
         )
 
 
-def version_facts(profile: str) -> dict[str, str]:
+def version_facts(settings: NodeSettings) -> dict[str, str]:
     """Return what ``/version`` says."""
-    return {"version": build_version(), "commit": build_commit(), "posture": profile}
+    return {
+        "version": build_version(),
+        "commit": build_commit(),
+        "posture": settings.posture,
+        "attestation": settings.descriptor.descriptor.attestation.mode.value,
+    }
 
 
 def _signed_bytes(machine: ServerMachine) -> bytes | None:

@@ -2,7 +2,8 @@
 
 Rules:
 
-1. A registration is verified here, by this server, whoever vouched for it in the log.
+1. A registration is verified here, by this server, whoever vouched for it in the log; so is the
+   evidence it names, where clients are gated.
 2. It is kept until the client is retired: a restart begins the chain again from it.
 3. One epoch never has two keys; a lost key is followed by the next epoch's.
 """
@@ -96,12 +97,25 @@ class ServerClients:
             registration = await self._obtain_registration(change)
             if registration is None:
                 continue
-            admitted = await self._begin_chain(change, registration)
+            attested = await self._is_attested(registration)
+            if attested is None:
+                continue
+            admitted = attested and await self._begin_chain(change, registration)
             break
         await parts.events.post(ClientAdmitted(index) if admitted else ClientNotAdmitted(index))
         waiting = self._registered.get(change.registration) if change.registration else None
         if waiting is not None and not waiting.done() and admitted:
             waiting.set_result(index)
+
+    async def _is_attested(self, registration: Registration) -> bool | None:
+        """Whether the evidence a registration names passes; None when it cannot be had now."""
+        watched = self._parts.client_evidence
+        if watched is None:
+            return True
+        evidence = await self._obtain_blob(registration.evidence, self._others())
+        if evidence is None:
+            return True if watched.excuses_absence else None
+        return watched.admits(registration.identity, evidence)
 
     async def _begin_chain(self, change: RegistryChange, registration: Registration) -> bool:
         custody = self._parts.custody
@@ -115,10 +129,7 @@ class ServerClients:
         parts = self._parts
         if change.registration is None or change.client is None:
             return None
-        others = tuple(
-            ServerIndex(s) for s in range(len(parts.descriptor.committee)) if s != self._server
-        )
-        blob = await self._obtain_blob(change.registration, others)
+        blob = await self._obtain_blob(change.registration, self._others())
         if blob is None:
             return None
         try:
@@ -134,6 +145,10 @@ class ServerClients:
             return None
         await asyncio.to_thread(parts.blobs.keep, change.registration)
         return registration
+
+    def _others(self) -> tuple[ServerIndex, ...]:
+        everyone = range(len(self._parts.descriptor.committee))
+        return tuple(ServerIndex(s) for s in everyone if s != self._server)
 
     async def announce_kem(self, effect: AnnounceKemKey) -> None:
         """Have the key of an epoch, share its announcement, and tell the machine."""

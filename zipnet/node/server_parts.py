@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zipnet.machines.server import ServerMachine
+    from zipnet.node.client_evidence import ClientEvidenceKeeper
+    from zipnet.node.kem_evidence import KemEvidenceKeeper
     from zipnet.node.mesh import CommitteeMesh
     from zipnet.node.record_keeper import RecordKeeper
     from zipnet.node.server_driver import EventQueue
@@ -28,6 +30,8 @@ class ServerParts:
 
     Attributes:
         committee_secret: Salts the participant commitments; never leaves the process.
+        kem_evidence: What vouches for announced KEM keys; None where the group asks for nothing.
+        client_evidence: Judges clients' evidence; None where clients are not gated.
     """
 
     machine: ServerMachine
@@ -43,3 +47,5 @@ class ServerParts:
     keeper: RecordKeeper
     metrics: NodeMetrics
     events: EventQueue
+    kem_evidence: KemEvidenceKeeper | None = None
+    client_evidence: ClientEvidenceKeeper | None = None

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from zipnet.errors import AdmissionError, ConsensusError, RemoteProtocolError, VerificationError
 from zipnet.observe.log import get_logger
 from zipnet.protocol.command import RegisterClient
-from zipnet.protocol.ids import Digest, PeerId, RegistryIndex, ServerIndex
-from zipnet.protocol.registration import Registration, decode_registration
+from zipnet.protocol.ids import Digest, PeerId, RegistryIndex, ServerIndex, content_digest
+from zipnet.protocol.registration import NO_EVIDENCE, Registration, decode_registration
 from zipnet.transport.session import Role, Session
 from zipnet.wire.messages import (
     MAX_CHANGES_PER_PAGE,
@@ -26,9 +26,11 @@ from zipnet.wire.messages import (
     Crowd,
     GetBlob,
     GetCrowd,
+    GetKemEvidence,
     GetKemKeys,
     GetRecords,
     GetRegistry,
+    KemEvidence,
     KemKeys,
     Kind,
     Message,
@@ -84,6 +86,7 @@ class ServerRoutes:
             Kind.GET_CROWD: (_ALL, self._get_crowd),
             Kind.GET_KEM_KEYS: (_CLIENTS, self._get_kem_keys),
             Kind.REGISTER: (_CLIENTS, self._register),
+            Kind.GET_KEM_EVIDENCE: (_SERVERS, self._get_kem_evidence),
             Kind.GET_REGISTRY: (_NODES, self._get_registry),
             Kind.SUBMIT_AGGREGATE: (frozenset({Role.AGGREGATOR}), self._submit_aggregate),
             Kind.GET_BLOB: (_SERVERS, self._get_blob),
@@ -97,7 +100,10 @@ class ServerRoutes:
         async def handle(frame: Frame) -> Frame | None:
             return await self._handle(session, frame)
 
-        if session.peer.role is Role.SERVER:
+        peer, watched = session.peer, self._parts.client_evidence
+        if watched is not None and peer.evidence is not None and peer.peer_id is not None:
+            watched.seen(peer.peer_id, peer.evidence.not_after)
+        if peer.role is Role.SERVER:
             await session.serve(handle)
         else:
             await self._feed.serve(session, handle)
@@ -138,6 +144,7 @@ class ServerRoutes:
         decode(payload, GetKemKeys)
         kem = self._parts.machine.state.kem
         announcements: list[bytes] = []
+        evidence: list[bytes] = []
         for position in range(len(self._parts.descriptor.committee)):
             announced = kem.get(ServerIndex(position))
             blob = None
@@ -151,17 +158,33 @@ class ServerRoutes:
                     retry_after=0.5,
                 )
             announcements.append(blob)
-        return KemKeys(announcements=announcements)
+            if self._parts.kem_evidence is not None:
+                server = ServerIndex(position)
+                evidence.append(await self._parts.kem_evidence.of(server, blob))
+        return KemKeys(announcements=announcements, evidence=evidence)
+
+    async def _get_kem_evidence(self, _session: Session, payload: bytes) -> Message:
+        asked = Digest(decode(payload, GetKemEvidence).announcement)
+        parts = self._parts
+        announced = parts.machine.state.kem.get(parts.machine.server)
+        blob = await asyncio.to_thread(parts.blobs.get, asked)
+        if announced is None or announced.announcement != asked or blob is None:
+            raise AdmissionError("that key is not this server's", code="stale_key")
+        if parts.kem_evidence is None:
+            raise AdmissionError("this group asks for no evidence", code="evidence_not_due")
+        return KemEvidence(evidence=await parts.kem_evidence.own(blob))
 
     def _others(self) -> tuple[ServerIndex, ...]:
         everyone = range(len(self._parts.descriptor.committee))
         return tuple(ServerIndex(i) for i in everyone if i != self._parts.machine.server)
 
     async def _register(self, session: Session, payload: bytes) -> Message:
-        blob = decode(payload, Register).registration
+        request = decode(payload, Register)
+        blob = request.registration
         registration = self._checked_registration(session, blob)
         parts = self._parts
         identity = registration.identity
+        self._take_evidence(registration, request.evidence)
         parts.blobs.put(blob, expected=registration.digest)
         await asyncio.to_thread(parts.blobs.keep, registration.digest)
         parts.mesh.push_all(Kind.PUT_BLOB, PutBlob(blob=blob))
@@ -181,6 +204,22 @@ class ServerRoutes:
                 retry_after=1.0,
             ) from error
         return self._registered(index, identity.peer_id)
+
+    def _take_evidence(self, registration: Registration, evidence: bytes | None) -> None:
+        """Judge the evidence a registration names and share it, where clients are gated."""
+        parts = self._parts
+        if parts.client_evidence is None:
+            if evidence is not None or registration.evidence != NO_EVIDENCE:
+                raise RemoteProtocolError("evidence came where none was due")
+            return
+        if evidence is None or content_digest(evidence) != registration.evidence:
+            raise AdmissionError(
+                "the registration does not come with the evidence it names",
+                code="evidence_missing",
+            )
+        parts.client_evidence.judge(registration.identity, evidence)
+        parts.blobs.put(evidence, expected=registration.evidence)
+        parts.mesh.push_all(Kind.PUT_BLOB, PutBlob(blob=evidence))
 
     def _checked_registration(self, session: Session, blob: bytes) -> Registration:
         parts = self._parts

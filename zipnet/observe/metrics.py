@@ -127,7 +127,8 @@ class NodeMetrics:
         role: ``server`` or ``aggregator``.
         version: Version of zipnet, for ``zipnet_build_info``.
         commit: Source commit, or ``unknown``.
-        posture: ``production`` or ``development``.
+        posture: ``production``, ``non-production`` or ``development``.
+        attestation: ``required``, ``emulated`` or ``off``.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class NodeMetrics:
         version: str = "unknown",
         commit: str = "unknown",
         posture: str = "development",
+        attestation: str = "off",
     ) -> None:
         self.registry = registry
         self._where = (instance, role)
@@ -148,9 +150,10 @@ class NodeMetrics:
         build = self._gauge_with(
             "zipnet_build_info",
             "Always 1; the labels say what is running.",
-            ("version", "commit", "python", "posture"),
+            ("version", "commit", "python", "posture", "attestation"),
         )
-        build.labels(*self._where, version, commit, platform.python_version(), posture).set(1)
+        python = platform.python_version()
+        build.labels(*self._where, version, commit, python, posture, attestation).set(1)
         registry.register(_ProcessCollector(instance, role))
 
     def _declare_node(self) -> None:
@@ -207,6 +210,10 @@ class NodeMetrics:
         )
         self.rejected = self._counter_by_reason(
             "zipnet_rejected_total", "Peers and requests refused, by reason."
+        )
+        self.collateral_expiry = self._gauge(
+            "zipnet_collateral_expiry_timestamp_seconds",
+            "When this machine's TDX collateral lapses; 0 where it has none.",
         )
         self.tls_handshake_failures = self._counter(
             "zipnet_tls_handshake_failures_total", "Transport handshakes that failed."

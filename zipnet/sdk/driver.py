@@ -58,7 +58,8 @@ from zipnet.machines.publisher_events import (
     TimerFired,
 )
 from zipnet.protocol.header import SignedHeader
-from zipnet.protocol.ids import RegistryIndex, RoundNumber
+from zipnet.protocol.ids import RegistryIndex, RoundNumber, content_digest
+from zipnet.protocol.registration import NO_EVIDENCE
 from zipnet.sdk.crowd import count_crowd
 from zipnet.sdk.links import LINK_ERRORS, Dialer, Trouble, Turns, serving, silence_s
 from zipnet.transport.session import Role
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
     from zipnet.protocol.descriptor import NodeEntry, TrustedDescriptor
     from zipnet.protocol.ids import MessageId
     from zipnet.protocol.slots import Fragment
+    from zipnet.sdk.attestation import ClientAttestation
     from zipnet.sdk.verifier import RecordVerifier
     from zipnet.transport.session import Session
     from zipnet.wire.frames import Frame
@@ -99,6 +101,8 @@ __all__ = ["Draft", "PublisherDriver"]
 _REGISTER_TIMEOUT_S = 15.0
 _REGISTER_AGAIN_S = 10.0
 _FRUITLESS_RECORDS = 8
+_SHOW_AGAIN_S = 2.0
+_SHOW_ATTEMPTS = 8
 _COUNT_AGAIN_S = 1.0
 
 
@@ -131,6 +135,7 @@ class PublisherDriver:
         machine: The decisions.
         verifier: Turns record bytes into verified records.
         on_trouble: Told about everything that went wrong and is being dealt with.
+        attestation: What it has to do with evidence; None where the group asks for none.
     """
 
     def __init__(
@@ -141,7 +146,9 @@ class PublisherDriver:
         verifier: RecordVerifier,
         *,
         on_trouble: Trouble,
+        attestation: ClientAttestation | None = None,
     ) -> None:
+        self._attestation = attestation
         self.registered = asyncio.Event()
         self.took_part = asyncio.Event()
         self._descriptor = descriptor
@@ -204,6 +211,7 @@ class PublisherDriver:
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_registered())
+            group.create_task(self._keep_shown())
             group.create_task(self._keep_subscribed())
             group.create_task(self._keep_up_to_date())
             group.create_task(self._keep_sending())
@@ -294,15 +302,21 @@ class PublisherDriver:
         session = await self._dialer.open(node, expected_role=Role.SERVER)
         async with serving(session):
             answer = await session.request(Kind.GET_KEM_KEYS, encode(GetKemKeys()))
-            blobs = tuple(decode(answer.payload, KemKeys).announcements)
-            effects = self._step(AnnouncementsReceived(blobs, time.time_ns() // 1_000_000))
+            keys = decode(answer.payload, KemKeys)
+            evidence = None
+            if self._attestation is not None:
+                self._attestation.require_vouched(keys.announcements, keys.evidence)
+                evidence = await self._attestation.show()
+            named = NO_EVIDENCE if evidence is None else content_digest(evidence)
+            wall_ms = time.time_ns() // 1_000_000
+            effects = self._step(AnnouncementsReceived(tuple(keys.announcements), wall_ms, named))
             prepared = [effect.blob for effect in effects if isinstance(effect, SendRegistration)]
             if not prepared:
                 raise RemoteProtocolError(f"{node.name} showed KEM keys that do not verify")
             try:
                 answer = await session.request(
                     Kind.REGISTER,
-                    encode(Register(registration=prepared[0])),
+                    encode(Register(registration=prepared[0], evidence=evidence)),
                     timeout_s=_REGISTER_TIMEOUT_S,
                 )
                 accepted = decode(answer.payload, Registered)
@@ -316,6 +330,33 @@ class PublisherDriver:
             )
         )
         self.registered.set()
+
+    async def _keep_shown(self) -> None:
+        """Show every server fresh evidence before what it has seen lapses."""
+        if self._attestation is None or not self._attestation.shows:
+            return
+        while True:
+            await self.registered.wait()
+            try:
+                await self._attestation.wait_due()
+            except AdmissionError as error:  # no quote just now
+                self._on_trouble(error)
+                await asyncio.sleep(_SHOW_AGAIN_S)
+                continue
+            async with asyncio.TaskGroup() as group:
+                for node in self._descriptor.descriptor.servers:
+                    group.create_task(self._show_to(node))
+
+    async def _show_to(self, node: NodeEntry) -> None:
+        for _ in range(_SHOW_ATTEMPTS):
+            try:
+                session = await self._dialer.open(node, expected_role=Role.SERVER)
+            except LINK_ERRORS as error:
+                self._on_trouble(error)
+                await asyncio.sleep(_SHOW_AGAIN_S)
+            else:
+                await session.close()
+                return
 
     # The aggregator -----------------------------------------------------------------------------
 

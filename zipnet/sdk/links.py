@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from zipnet.admission import is_lasting_refusal
 from zipnet.errors import (
     AdmissionError,
     ConfigError,
@@ -33,7 +34,7 @@ from zipnet.wire.limits import DEFAULT_LIMITS, Limits
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Sequence
 
-    from zipnet.ports import Transport
+    from zipnet.ports import Attestor, Transport
     from zipnet.protocol.descriptor import NodeEntry, TrustedDescriptor
     from zipnet.protocol.identity import Identity
     from zipnet.wire.frames import Frame
@@ -147,6 +148,7 @@ class Dialer:
         servers_at: Where to dial each committee server instead of where the descriptor says, by
             server index; None dials as the descriptor says. Who answers is checked all the same.
         limits: Bounds of every session.
+        attestor: Judges nodes and shows this client's evidence; None where the group asks for none.
     """
 
     descriptor: TrustedDescriptor
@@ -155,6 +157,7 @@ class Dialer:
     boot_id: bytes
     servers_at: Sequence[tuple[str, int]] | None = None
     limits: Limits = DEFAULT_LIMITS
+    attestor: Attestor | None = None
 
     async def open(self, node: NodeEntry, *, expected_role: Role) -> Session:
         """Connect to a node and prove both sides; the caller serves and closes the session.
@@ -171,6 +174,7 @@ class Dialer:
             expected_peer=node.peer_id,
             expected_role=expected_role,
             limits=self.limits,
+            attestor=self.attestor,
         )
         deadline_s = self.limits.handshake_deadline_s
         host, port = self._address(node)
@@ -210,7 +214,7 @@ class Turns:
         self._on_trouble = on_trouble or (lambda _error: None)
         self._at = 0
         self._failures = 0
-        self._refusals: dict[str, ConfigError] = {}
+        self._refusals: dict[str, ZipnetError] = {}
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -238,10 +242,11 @@ class Turns:
 
         Raises:
             ConfigError: The error itself, when every node has refused with one in a row.
+            AdmissionError: Likewise, when every node's evidence or this client's was refused.
         """
         self._on_trouble(error)
         node = self.current()
-        if isinstance(error, ConfigError):
+        if isinstance(error, ConfigError) or _is_lasting(error):
             self._refusals[node.name] = error
             if len(self._refusals) == len(self._nodes):
                 raise error
@@ -254,3 +259,7 @@ class Turns:
         if isinstance(error, AdmissionError) and error.retry_after is not None:
             delay_s = max(delay_s, min(error.retry_after, self._backoff.most_s))
         await asyncio.sleep(delay_s)
+
+
+def _is_lasting(error: ZipnetError) -> bool:
+    return isinstance(error, AdmissionError) and is_lasting_refusal(error.code)

@@ -45,6 +45,7 @@ from zipnet.protocol.identity import Identity
 from zipnet.protocol.pads import PadEngine
 from zipnet.protocol.secret import Secret
 from zipnet.protocol.slots import SALT_BYTES, fragment_message
+from zipnet.sdk.attestation import ClientAttestation, open_client_attestor
 from zipnet.sdk.driver import Draft, PublisherDriver
 from zipnet.sdk.links import Dialer, Trouble, client_transport, silence_s
 from zipnet.sdk.sending import Progress, Sending
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
+    from zipnet.attestation import PlatformConfig
     from zipnet.machines.outgoing import Receipt
     from zipnet.ports import Transport
     from zipnet.protocol.descriptor import TrustedDescriptor
@@ -118,6 +120,7 @@ class Publisher:
         reservations: Most slots asked for in one round.
         jitter_s: Bound of the drawn delay of envelopes; None derives it from the fold deadline.
         servers_at: Host and port of each committee server, where the descriptor's do not apply.
+        platform: Where this machine's TDX quotes come from, in a group that gates its clients.
         on_trouble: Told about refusals and broken links while the publisher goes on.
         on_warning: Told before acts that weaken anonymity; None issues ``AnonymityWarning``, which
             a warnings filter can turn into an error.
@@ -143,6 +146,7 @@ class Publisher:
         reservations: int = 4,
         jitter_s: float | None = None,
         servers_at: Sequence[tuple[str, int]] | None = None,
+        platform: PlatformConfig | None = None,
         on_trouble: Trouble | None = None,
         on_warning: Callable[[str], None] | None = None,
     ) -> None:
@@ -164,6 +168,8 @@ class Publisher:
         self._talked_at: int | None = None
         self._transport = client_transport(transport, descriptor, proxy)
         self._servers_at = servers_at
+        self._boot_id = secrets.token_bytes(16)
+        self._attestor = open_client_attestor(descriptor, platform, self._boot_id)
         self._on_trouble = on_trouble or (lambda _error: None)
         self._own_identity = identity is None
         self._identity = identity or _fresh_identity()
@@ -204,12 +210,23 @@ class Publisher:
             self._descriptor,
             self._transport,
             self._identity,
-            secrets.token_bytes(16),
+            self._boot_id,
             self._servers_at,
+            attestor=self._attestor,
         )
+        attestation = None
+        if self._attestor is not None:
+            attestation = ClientAttestation(
+                self._descriptor, self._attestor, self._identity, self._boot_id
+            )
         self._machine = machine
         self._driver = PublisherDriver(
-            self._descriptor, dialer, machine, verifier, on_trouble=self._on_trouble
+            self._descriptor,
+            dialer,
+            machine,
+            verifier,
+            on_trouble=self._on_trouble,
+            attestation=attestation,
         )
         count, size = self._max_queued
         self._sending = Sending(self._driver, max_queued=count, max_queued_bytes=size)

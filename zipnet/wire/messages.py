@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from zipnet.errors import RemoteProtocolError
+from zipnet.wire.handshake import MAX_EVIDENCE_BYTES
 
 __all__ = [
     "Accepted",
@@ -28,9 +29,11 @@ __all__ = [
     "Crowd",
     "GetBlob",
     "GetCrowd",
+    "GetKemEvidence",
     "GetKemKeys",
     "GetRecords",
     "GetRegistry",
+    "KemEvidence",
     "KemKeys",
     "Kind",
     "Message",
@@ -58,6 +61,7 @@ Bytes64 = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Bulk = Annotated[bytes, Meta(max_length=1024 * 1024)]
 SmallBlob = Annotated[bytes, Meta(max_length=64 * 1024)]
+EvidenceBlob = Annotated[bytes, Meta(max_length=MAX_EVIDENCE_BYTES)]
 
 
 class Kind(IntEnum):
@@ -77,6 +81,7 @@ class Kind(IntEnum):
     PUT_BLOB = 27
     GET_BLOB = 28
     GET_CROWD = 29
+    GET_KEM_EVIDENCE = 30
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -91,15 +96,39 @@ class GetKemKeys(Message, frozen=True, kw_only=True):
 
 
 class KemKeys(Message, frozen=True, kw_only=True):
-    """One signed announcement blob per committee server, in server order."""
+    """One signed announcement blob per committee server, in server order.
+
+    Attributes:
+        announcements: The announcements.
+        evidence: What vouches for each of them, in a group that gates its committee; else empty.
+    """
 
     announcements: Annotated[list[SmallBlob], Meta(max_length=16)]
+    evidence: Annotated[list[EvidenceBlob], Meta(max_length=16)]
+
+
+class GetKemEvidence(Message, frozen=True, kw_only=True):
+    """Ask another server for the evidence that vouches for its announced KEM key."""
+
+    announcement: Bytes32
+
+
+class KemEvidence(Message, frozen=True, kw_only=True):
+    """A server's evidence for its announced KEM key."""
+
+    evidence: EvidenceBlob
 
 
 class Register(Message, frozen=True, kw_only=True):
-    """Ask a server to put a signed registration into the registry."""
+    """Ask a server to put a signed registration into the registry.
+
+    Attributes:
+        registration: The signed registration.
+        evidence: The evidence it names, in a group that gates its clients.
+    """
 
     registration: SmallBlob
+    evidence: EvidenceBlob | None
 
 
 class Registered(Message, frozen=True, kw_only=True):
@@ -243,6 +272,8 @@ _DECODERS: dict[type[Message], msgspec.msgpack.Decoder[Message]] = {
     for kind in (
         GetKemKeys,
         KemKeys,
+        GetKemEvidence,
+        KemEvidence,
         Register,
         Registered,
         Subscribe,

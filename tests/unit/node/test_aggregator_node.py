@@ -70,6 +70,7 @@ def settings_of(
         server_endpoints=tuple(Endpoint(node.host, node.port) for node in servers),
         profile="development",
         log_level="info",
+        platform=None,
         warnings=(),
         effective=(),
         secret=Secret(bytes(32)),

@@ -16,7 +16,7 @@ from zipnet.observe.metrics import NodeMetrics
 PLAIN = {"zipnet_instance", "role"}
 REASON = PLAIN | {"reason"}
 EXPECTED = {
-    "zipnet_build_info": PLAIN | {"version", "commit", "python", "posture"},
+    "zipnet_build_info": PLAIN | {"version", "commit", "python", "posture", "attestation"},
     "zipnet_ready_state": PLAIN,
     "zipnet_not_ready": REASON,
     "zipnet_rounds_opened": PLAIN,
@@ -35,6 +35,7 @@ EXPECTED = {
     "zipnet_round_participants": PLAIN,
     "zipnet_envelopes_accepted": PLAIN,
     "zipnet_rejected": REASON,
+    "zipnet_collateral_expiry_timestamp_seconds": PLAIN,
     "zipnet_tls_handshake_failures": PLAIN,
     "zipnet_safe_mode": PLAIN,
     "zipnet_slots_void": PLAIN,

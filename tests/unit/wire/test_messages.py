@@ -11,8 +11,8 @@ from zipnet.wire import messages as m
 MIB = 1024 * 1024
 MESSAGES: dict[str, m.Message] = {
     "get kem keys": m.GetKemKeys(),
-    "kem keys": m.KemKeys(announcements=[b"a", b"b", b"c"]),
-    "register": m.Register(registration=b"r" * 64 * 1024),
+    "kem keys": m.KemKeys(announcements=[b"a", b"b", b"c"], evidence=[]),
+    "register": m.Register(registration=b"r" * 64 * 1024, evidence=None),
     "registered": m.Registered(index=1, version=2, first_round=3),
     "subscribe from the start": m.Subscribe(from_sequence=0),
     "subscribe from now on": m.Subscribe(from_sequence=None),
@@ -34,6 +34,10 @@ MESSAGES: dict[str, m.Message] = {
     "get blob": m.GetBlob(digest=bytes(32)),
     "blob": m.Blob(blob=b"b"),
     "no blob": m.Blob(blob=None),
+    "kem keys with evidence": m.KemKeys(announcements=[b"a"], evidence=[b"e" * 128 * 1024]),
+    "register with evidence": m.Register(registration=b"r", evidence=b"e"),
+    "get kem evidence": m.GetKemEvidence(announcement=bytes(32)),
+    "kem evidence": m.KemEvidence(evidence=b"e"),
     "get crowd": m.GetCrowd(),
     "crowd": m.Crowd(registered=3, version=4),
 }

@@ -1,0 +1,111 @@
+"""A node's own standing in an attested group: its attestor, and whether its evidence still passes.
+
+Rules:
+
+1. Before a node binds a port it shows evidence to itself and judges it by the descriptor: what
+   every peer would refuse is said at once, to the operator.
+2. It does so again while it runs; a node whose evidence would be refused is not ready, and says
+   which check fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from zipnet.admission import EvidenceView, boot_id_of, gate_of
+from zipnet.attestation import PlatformAttestor
+from zipnet.errors import AdmissionError, ConfigError
+from zipnet.observe.log import get_logger
+
+if TYPE_CHECKING:
+    from zipnet.observe.health import Health
+    from zipnet.observe.metrics import NodeMetrics
+    from zipnet.settings.types import NodeSettings
+    from zipnet.wire.handshake import Role
+
+__all__ = ["NodeAttestation"]
+
+_CONDITION = "attestation"
+_LOOK_S = 5.0
+
+_log = get_logger(__name__)
+
+
+class NodeAttestation:
+    """What one node has to do with attestation.
+
+    Args:
+        settings: The node's settings.
+        role: What the node is.
+        boot_id: 16 random bytes drawn when this process started.
+
+    Attributes:
+        attestor: Shows and judges; None where the descriptor asks for nothing.
+
+    Raises:
+        ConfigError: When the collateral or a policy cannot be used.
+    """
+
+    def __init__(self, settings: NodeSettings, role: Role, boot_id: bytes) -> None:
+        terms = settings.descriptor.descriptor.attestation
+        self.attestor: PlatformAttestor | None = None
+        self._view: EvidenceView | None = None
+        self._settings = settings
+        self._hint = f"the descriptor's policy is in its [tdx.{gate_of(role)}] table"
+        if settings.platform is None:
+            return
+        self.attestor = PlatformAttestor(terms, settings.platform, boot_id=boot_id)
+        gate = gate_of(role)
+        if gate is not None and terms.policy_for(gate) is not None:
+            self._view = EvidenceView(
+                group=settings.descriptor.group,
+                role=role,
+                identity=settings.identity.public,
+                boot_id=boot_id_of(boot_id),
+            )
+
+    async def require_own(self) -> None:
+        """Say what the posture is, and judge this node's own evidence (rule 1).
+
+        Raises:
+            ConfigError: When peers would refuse it; names the check.
+        """
+        posture = self._settings.posture
+        if posture != "production":
+            mode = self._settings.descriptor.descriptor.attestation.mode
+            _log.warning("posture_not_production", posture=posture, mode=mode.value)
+        if self.attestor is None or self._view is None:
+            return
+        try:
+            await self.attestor.check_own(self._view)
+        except AdmissionError as error:
+            raise ConfigError(
+                f"this node's own evidence would be refused ({error.code}): {error}",
+                hint=error.hint or self._hint,
+            ) from error
+
+    async def watch(self, health: Health, metrics: NodeMetrics) -> None:
+        """Look after files and this node's evidence until cancelled (rule 2)."""
+        attestor = self.attestor
+        if attestor is None:
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(attestor.run())
+            while True:
+                expires_at = attestor.collateral_expires_at
+                if expires_at is not None:
+                    metrics.collateral_expiry.set(expires_at)
+                if self._view is not None:
+                    await _judge_own(attestor, self._view, health)
+                await asyncio.sleep(_LOOK_S)
+
+
+async def _judge_own(attestor: PlatformAttestor, view: EvidenceView, health: Health) -> None:
+    try:
+        await attestor.check_own(view)
+    except AdmissionError as error:
+        health.set(_CONDITION, ok=False, reason=error.code)
+        _log.error("own_evidence_refused", reason=error.code, error=str(error))
+    else:
+        health.set(_CONDITION, ok=True)
