@@ -22,14 +22,12 @@ from hashlib import sha512
 from typing import TYPE_CHECKING
 
 from tdx.errors import Check, PolicyError, QuoteError
-from tdx.quote import parse_quote
-from tdx.verify import Verdict, verify
 
 if TYPE_CHECKING:
     from tdx.collateral import Bundle
     from tdx.policy import Policy
     from tdx.trust import TrustRoot
-    from tdx.verify import RollbackMemory
+    from tdx.verify import RollbackMemory, Verdict
 
 __all__ = [
     "MAX_TICKET_LIFETIME_S",
@@ -170,6 +168,10 @@ def verify_bound(
     Raises:
         QuoteError: ``binding_window``, or any check of ``tdx.verify.verify``.
     """
+    # Here, not above: who only builds bindings, such as a client of a group that attests nothing,
+    # loads no X.509 and no policies.
+    from tdx.verify import verify  # noqa: PLC0415
+
     ticket = binding.ticket if isinstance(binding, Challenge) else binding
     _check_window(ticket, now, max_lifetime_s)
     return verify(
@@ -189,6 +191,8 @@ def check_own_quote(quote: bytes, binding: Ticket | Challenge) -> None:
     Raises:
         QuoteError: The quote does not parse, or carries other report data.
     """
+    from tdx.quote import parse_quote  # noqa: PLC0415 - as above
+
     found = parse_quote(quote).report.report_data
     if not hmac.compare_digest(found, binding.report_data()):
         raise QuoteError(Check.REPORT_DATA, "the platform quoted what it was asked to")
