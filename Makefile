@@ -22,8 +22,12 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 
 .PHONY: demo
-demo: $(VENV)/.node ## Run the network on loopback: MESSAGES=/path/to/file takes any UTF-8 text file
+demo: $(VENV)/.node ## Run the network on loopback: MESSAGES=/path/to/file takes any text file, KEEP=1 stays up
+ifdef KEEP
+	@$(PY) -m examples.stay
+else
 	@$(PY) -m examples.demo --messages "$(MESSAGES)"
+endif
 
 .PHONY: test
 test: $(VENV)/.dev ## Run the linters, then the whole suite: TESTS=tests/unit narrows it
