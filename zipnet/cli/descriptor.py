@@ -12,6 +12,7 @@ import typer
 from zipnet.cli import output
 from zipnet.cli.app import new_app
 from zipnet.errors import ConfigError
+from zipnet.protocol.attestation import AttestationMode, AttestationTerms, Gate
 from zipnet.protocol.descriptor import (
     MAX_DESCRIPTOR_BYTES,
     Descriptor,
@@ -23,6 +24,7 @@ from zipnet.protocol.identity import Identity
 from zipnet.protocol.ids import DEFAULT_UNIVERSE, format_peer_id, parse_peer_id
 from zipnet.protocol.params import Cadence, RoundParams
 from zipnet.settings import read_descriptor
+from zipnet.settings.attestationfile import draft_attestation
 from zipnet.settings.descriptorfile import NodeDraft, compose_descriptor, parse_node_draft
 from zipnet.settings.keyfiles import write_new, write_over
 from zipnet.settings.publicfile import read_public_file
@@ -76,6 +78,22 @@ def create(
     max_absent: Annotated[
         int, typer.Option(help="Servers a round may do without; weakens trust.", min=0)
     ] = 0,
+    tdx: Annotated[
+        AttestationMode, typer.Option(help="Whether platforms are attested, and under which root.")
+    ] = AttestationMode.OFF,
+    tdx_committee: Annotated[
+        Path | None, typer.Option(help="Policy file for the servers' platforms.")
+    ] = None,
+    tdx_aggregator: Annotated[
+        Path | None, typer.Option(help="Policy file for aggregators; none leaves them ungated.")
+    ] = None,
+    tdx_client: Annotated[
+        Path | None, typer.Option(help="Policy file for clients; none leaves them ungated.")
+    ] = None,
+    tdx_root: Annotated[
+        Path | None, typer.Option(help="An emulator's root.der, with --tdx emulated.")
+    ] = None,
+    tdx_lifetime: Annotated[str, typer.Option(help="Longest window of evidence.")] = "10m",
 ) -> None:
     """Write an unsigned descriptor; `zipnet descriptor sign` makes it usable."""
     now = datetime.now(UTC).replace(microsecond=0)
@@ -104,6 +122,16 @@ def create(
             ),
             servers=_drafts("--server", server),
             aggregators=_drafts("--aggregator", aggregator),
+            attestation=draft_attestation(
+                tdx,
+                root=tdx_root,
+                policies={
+                    Gate.COMMITTEE: tdx_committee,
+                    Gate.AGGREGATOR: tdx_aggregator,
+                    Gate.CLIENT: tdx_client,
+                },
+                lifetime_s=_whole_seconds("--tdx-lifetime", tdx_lifetime),
+            ),
         )
     write_new(out, composed.decode(), mode=0o644)
     output.note(f"wrote {out}, not signed yet: zipnet descriptor sign {out} --key FILE")
@@ -244,12 +272,26 @@ def _facts(descriptor: Descriptor) -> dict[str, Any]:
             "fold_deadline_ms": cadence.fold_deadline_ms,
             "round_deadline_ms": cadence.round_deadline_ms,
         },
-        "tdx": descriptor.attestation.mode.value,
+        "tdx": _attestation_facts(descriptor.attestation),
         "servers": [_node_facts(node) for node in descriptor.servers],
         "aggregators": [
             {**_node_facts(entry.node), "parent": entry.parent} for entry in descriptor.aggregators
         ],
     }
+
+
+def _attestation_facts(terms: AttestationTerms) -> dict[str, object]:
+    facts: dict[str, object] = {"mode": terms.mode.value}
+    if terms.mode is not AttestationMode.OFF:
+        facts["lifetime_s"] = terms.lifetime_s
+        facts["ungated"] = [gate.value for gate in terms.ungated]
+        facts |= {
+            gate.value: {
+                name: [v.hex() for v in values] for name, values in policy.baseline.required
+            }
+            for gate, policy in terms.policies.items()
+        }
+    return facts
 
 
 def _node_facts(node: NodeEntry) -> dict[str, object]:

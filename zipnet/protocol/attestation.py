@@ -36,6 +36,7 @@ __all__ = [
     "AttestationMode",
     "AttestationTerms",
     "Gate",
+    "make_terms",
     "parse_attestation",
 ]
 
@@ -135,20 +136,53 @@ def parse_attestation(table: Mapping[str, object]) -> AttestationTerms:
         if set(table) - {"mode"}:
             raise ConfigError("descriptor: [tdx] with mode 'off' has no other key")
         return ATTESTATION_OFF
-    root_der, root = _root(mode, table.get("root"))
     ungated = _ungated(table.get("ungated", []))
-    policies = {
-        gate: _policy(gate, table.get(gate.value), mode) for gate in Gate if gate not in ungated
-    }
     spare = [gate for gate in ungated if gate.value in table]
     if spare:
         raise ConfigError(f"descriptor: [tdx.{spare[0]}] is there though the role is ungated")
+    policies = {gate: _policy(gate, table.get(gate.value)) for gate in Gate if gate not in ungated}
+    return make_terms(
+        mode,
+        root_der=_root_der(table.get("root")),
+        policies=policies,
+        lifetime_s=_lifetime(table.get("lifetime_s", MAX_EVIDENCE_LIFETIME_S)),
+    )
+
+
+def make_terms(
+    mode: AttestationMode,
+    *,
+    root_der: bytes | None,
+    policies: Mapping[Gate, Policy],
+    lifetime_s: int = MAX_EVIDENCE_LIFETIME_S,
+) -> AttestationTerms:
+    """Return terms that hold together; a role without a policy is ungated.
+
+    Args:
+        mode: ``required`` or ``emulated``.
+        root_der: Certificate of the emulator's root, with ``emulated`` only.
+        policies: What is asked of each gated role.
+        lifetime_s: Longest window of a piece of evidence.
+
+    Raises:
+        ConfigError: When the committee is not gated, a policy names no MRTD or allows emulated
+            quotes where real ones are required, or the root does not fit.
+    """
+    if Gate.COMMITTEE not in policies:
+        raise ConfigError("descriptor: the committee's platforms are always attested")
+    emulated = mode is AttestationMode.EMULATED
+    checked: dict[Gate, Policy] = {}
+    for gate in Gate:
+        policy = policies.get(gate)
+        if policy is not None:
+            _check_policy(gate, policy, mode)
+            checked[gate] = replace(policy, allow_emulated=emulated)
     return AttestationTerms(
         mode,
-        root,
-        MappingProxyType(policies),
+        _root(mode, root_der),
+        MappingProxyType(checked),
         root_der,
-        _lifetime(table.get("lifetime_s", MAX_EVIDENCE_LIFETIME_S)),
+        _lifetime(lifetime_s),
     )
 
 
@@ -160,17 +194,27 @@ def _mode(value: object) -> AttestationMode:
         raise ConfigError(f"descriptor: tdx.mode is {value!r}, it is one of {modes}") from None
 
 
-def _root(mode: AttestationMode, value: object) -> tuple[bytes | None, TrustRoot]:
-    if mode is AttestationMode.REQUIRED:
-        if value is not None:
-            raise ConfigError("descriptor: tdx.root is for emulated groups, Intel's is built in")
-        return None, TrustRoot.intel()
+def _root_der(value: object) -> bytes | None:
+    if value is None:
+        return None
     if not isinstance(value, str) or len(value) > 2 * _MAX_ROOT_BYTES:
+        raise ConfigError("descriptor: tdx.root is a root certificate as base64")
+    try:
+        return base64.b64decode(value, validate=True)
+    except binascii.Error as error:
+        raise ConfigError("descriptor: tdx.root is not base64") from error
+
+
+def _root(mode: AttestationMode, der: bytes | None) -> TrustRoot:
+    if mode is AttestationMode.REQUIRED:
+        if der is not None:
+            raise ConfigError("descriptor: tdx.root is for emulated groups, Intel's is built in")
+        return TrustRoot.intel()
+    if der is None:
         raise ConfigError("descriptor: an emulated group names its tdx.root")
     try:
-        der = base64.b64decode(value, validate=True)
-        return der, TrustRoot.emulated(der)
-    except (binascii.Error, PolicyError) as error:
+        return TrustRoot.emulated(der)
+    except PolicyError as error:
         raise ConfigError(f"descriptor: tdx.root: {error}") from error
 
 
@@ -183,16 +227,19 @@ def _ungated(value: object) -> frozenset[Gate]:
     return frozenset(Gate(item) for item in value)
 
 
-def _policy(gate: Gate, value: object, mode: AttestationMode) -> Policy:
+def _policy(gate: Gate, value: object) -> Policy:
     if not isinstance(value, Mapping):
         raise ConfigError(
             f"descriptor: [tdx.{gate}] is missing",
             hint=f"write the policy of the {gate}, or list the role in tdx.ungated",
         )
     try:
-        policy = policy_from_table(value)
+        return policy_from_table(value)
     except PolicyError as error:
         raise ConfigError(f"descriptor: [tdx.{gate}]: {error}") from error
+
+
+def _check_policy(gate: Gate, policy: Policy, mode: AttestationMode) -> None:
     if policy.allow_emulated and mode is AttestationMode.REQUIRED:
         raise ConfigError(f"descriptor: [tdx.{gate}] allows emulated quotes, which 'required' bars")
     if not _names_mrtd(policy):
@@ -200,7 +247,6 @@ def _policy(gate: Gate, value: object, mode: AttestationMode) -> Policy:
             f"descriptor: [tdx.{gate}.require] names no mrtd",
             hint="without one, any program on any up-to-date machine would pass",
         )
-    return replace(policy, allow_emulated=mode is AttestationMode.EMULATED)
 
 
 def _names_mrtd(policy: Policy) -> bool:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zipnet.errors import ConfigError
+from zipnet.protocol.attestation import ATTESTATION_OFF
 from zipnet.protocol.descriptor import parse_descriptor
 from zipnet.protocol.ids import committee_fingerprint, format_peer_id, instance_id
+from zipnet.settings.attestationfile import attestation_lines
 from zipnet.settings.publicfile import PublicFile, read_public_file
 from zipnet.settings.values import Endpoint, parse_endpoint
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from zipnet.protocol.attestation import AttestationTerms
     from zipnet.protocol.identity import PublicIdentity
     from zipnet.protocol.params import Cadence, RoundParams
     from zipnet.protocol.secret import Secret
@@ -79,6 +82,7 @@ def compose_descriptor(  # noqa: PLR0913 - one argument for each thing a descrip
     cadence: Cadence,
     servers: Sequence[NodeDraft],
     aggregators: Sequence[NodeDraft],
+    attestation: AttestationTerms = ATTESTATION_OFF,
 ) -> bytes:
     """Write an unsigned descriptor.
 
@@ -103,9 +107,7 @@ def compose_descriptor(  # noqa: PLR0913 - one argument for each thing a descrip
         f'operator = "{base64.b64encode(operator.encode()).decode()}"',
         *_table("params", asdict(params)),
         *_table("cadence", asdict(cadence)),
-        "",
-        "[tdx]",
-        'mode = "off"',
+        *attestation_lines(attestation),
     ]
     for kind, drafts in (("server", servers), ("aggregator", aggregators)):
         for draft in drafts:
