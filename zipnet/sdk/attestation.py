@@ -11,7 +11,6 @@ import secrets
 from typing import TYPE_CHECKING
 
 from zipnet.admission import EvidenceView, boot_id_of, decode_evidence, kem_key_view
-from zipnet.attestation import PlatformAttestor, PlatformConfig
 from zipnet.errors import ConfigError, RemoteProtocolError
 from zipnet.protocol.attestation import AttestationMode, Gate
 from zipnet.transport.session import Role
@@ -19,6 +18,7 @@ from zipnet.transport.session import Role
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from zipnet.attestation import PlatformAttestor, PlatformConfig
     from zipnet.ports import Attestor
     from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.identity import Identity
@@ -40,6 +40,9 @@ def open_client_attestor(
     terms = descriptor.descriptor.attestation
     if terms.mode is AttestationMode.OFF:
         return None
+    # Here, not above: clients of a group that attests nothing load neither quotes nor logging.
+    from zipnet.attestation import PlatformAttestor, PlatformConfig  # noqa: PLC0415
+
     attestor = PlatformAttestor(terms, config or PlatformConfig(), boot_id=boot_id)
     if terms.policy_for(Gate.CLIENT) is not None and not attestor.can_show:
         raise ConfigError(
