@@ -10,9 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID
-
 from tdx.errors import PolicyError
 
 __all__ = [
@@ -73,6 +70,10 @@ class TrustRoot:
         Raises:
             PolicyError: The bytes are no certificate, or one without the marker.
         """
+        # Here, not above: an X.509 parser is slow to load, and naming Intel's root needs none.
+        from cryptography import x509  # noqa: PLC0415
+        from cryptography.x509.oid import NameOID  # noqa: PLC0415
+
         try:
             subject = x509.load_der_x509_certificate(root_der).subject
         except ValueError as error:

@@ -10,8 +10,6 @@ import binascii
 import json
 from dataclasses import dataclass, field
 
-from cryptography import x509
-
 from tdx.collateral.qe_identity import parse_qe_identity
 from tdx.collateral.strict import load_object, split_pem
 from tdx.collateral.tcb_info import parse_tcb_info
@@ -109,6 +107,9 @@ def expiries(bundle: Bundle) -> dict[str, int]:
 
 
 def _crl_expiry(der: bytes) -> int:
+    # Here, not above: an X.509 parser is slow to load, and bundles are often only carried.
+    from cryptography import x509  # noqa: PLC0415
+
     try:
         until = x509.load_der_x509_crl(der).next_update_utc
     except ValueError as error:
@@ -119,6 +120,8 @@ def _crl_expiry(der: bytes) -> int:
 
 
 def _chain_expiry(pem: str) -> int:
+    from cryptography import x509  # noqa: PLC0415 - as above
+
     try:
         chain = [x509.load_der_x509_certificate(der) for der in split_pem(pem.encode(), _CHECK)]
         return min(int(certificate.not_valid_after_utc.timestamp()) for certificate in chain)
