@@ -15,18 +15,19 @@ LOCKED := --require-hashes --disable-pip-version-check --quiet --no-build-isolat
 CODE := $(wildcard zipnet tdx sim tests benchmarks examples images ops)
 TYPED := $(wildcard zipnet tdx sim tests benchmarks examples)
 
-# Options of one run: make demo MESSAGES=/path/file · make test TESTS=tests/unit WORKERS=1
+# Options of one run: make demo MESSAGES=/path/file TDX=emulated · make test TESTS=tests/unit WORKERS=1
 MESSAGES ?= examples/messages.txt
+TDX ?= off
 TESTS ?= tests
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
 .PHONY: demo
-demo: $(VENV)/.node ## Run the network on loopback: MESSAGES=/path/to/file takes any text file, KEEP=1 stays up
+demo: $(VENV)/.node ## Run the network on loopback: MESSAGES=/path/to/file takes any text file, TDX=emulated gates every bond, KEEP=1 stays up
 ifdef KEEP
 	@$(PY) -m examples.stay
 else
-	@$(PY) -m examples.demo --messages "$(MESSAGES)"
+	@$(PY) -m examples.demo --messages "$(MESSAGES)" --tdx "$(TDX)"
 endif
 
 .PHONY: test

@@ -28,6 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from examples.emulation import Emulation
 from zipnet.errors import ZipnetError
 from zipnet.machines.reader import Message, ReaderMachine, RecordArrived
 from zipnet.protocol.descriptor import TrustedDescriptor, parse_descriptor, trust_descriptor
@@ -59,12 +60,14 @@ class Outcome:
         published: Lines that publishers hold a receipt for.
         recovered: Lines the reader printed from verified records.
         failed: What went wrong meanwhile.
+        refused: Publishers the network refused for the platform they run on.
         progress: Notified whenever something was published or recovered.
     """
 
     published: int = 0
     recovered: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    refused: int = 0
     progress: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def note(self, recovered: str | None = None) -> None:
@@ -130,8 +133,9 @@ def free_ports(count: int) -> list[int]:
 class Network:
     """All processes of the demo and the folder they work in."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, emulated: bool = False) -> None:
         self.folder = folder
+        self.emulation = Emulation(folder) if emulated else None
         self.descriptor = folder / "descriptor.toml"
         self.processes: dict[str, asyncio.subprocess.Process] = {}
 
@@ -153,9 +157,19 @@ class Network:
         if done.returncode:
             raise DemoError(f"`zipnet {arguments[0]}` failed: {done.stderr.strip()}")
 
-    async def start(self, name: str, *arguments: str) -> asyncio.subprocess.Process:
-        """Start one long-running process; its standard error goes to a file in the folder."""
+    async def start(
+        self, name: str, *arguments: str, image: str | None = None
+    ) -> asyncio.subprocess.Process:
+        """Start one long-running process; its standard error goes to a file in the folder.
+
+        Args:
+            name: What the process is called here.
+            arguments: Of the ``zipnet`` command.
+            image: What it runs in an attested network, where that is not what it should run.
+        """
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ZIPNET_")}
+        if self.emulation is not None:
+            environment |= self.emulation.environment(arguments[0], image)
         with (self.folder / f"{name}.err").open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -191,6 +205,8 @@ class Network:
                 with suppress(ProcessLookupError):
                     process.kill()
             await asyncio.gather(*(process.wait() for process in running))
+        if self.emulation is not None:
+            await self.emulation.stop()
 
 
 async def make_keys(network: Network) -> None:
@@ -221,6 +237,9 @@ async def make_keys(network: Network) -> None:
         *("--round-deadline", "8s"),
         *("--out", network.descriptor.name),
     ]
+    if network.emulation is not None:
+        await network.emulation.start()
+        arguments += network.emulation.descriptor_arguments()
     for name in names:
         where = f"{name}=127.0.0.1:{ports[name]}={name}.secret.pub"
         if name.startswith("server"):
@@ -306,6 +325,26 @@ async def start_publishers(network: Network, lines: Sequence[str]) -> None:
     )
 
 
+async def refuse_intruder(network: Network, outcome: Outcome) -> None:
+    """Let somebody who runs another image try to publish; the network must refuse them."""
+    process = await network.start(
+        "intruder",
+        "publish",
+        *("--descriptor", network.descriptor.name, "--timeout", "60s"),
+        *("--message", "this must never be published"),
+        image="forged client",
+    )
+    assert process.stdout is not None
+    printed = await process.stdout.read()
+    code = await process.wait()
+    said = network.complaint("intruder")
+    if code == 0 or printed or "mrtd" not in said:
+        outcome.failed.append(f"a publisher with a wrong MRTD was not refused: {said}")
+    else:
+        outcome.refused += 1
+        say(f"  refused: a publisher with a wrong MRTD: {shorten(said)}")
+
+
 async def follow_publisher(network: Network, name: str, outcome: Outcome, total: int) -> None:
     """Count a publisher's receipts as they come."""
     stream = network.processes[name].stdout
@@ -348,6 +387,8 @@ async def exchange(network: Network, nodes: Sequence[str], lines: Sequence[str])
     total = len(lines)
 
     async def until_done() -> None:
+        if network.emulation is not None:
+            await refuse_intruder(network, outcome)
         await outcome.reached(total)
         for task in others:
             task.cancel()
@@ -419,19 +460,23 @@ def missing(wanted: Iterable[str], found: Iterable[str]) -> list[str]:
     return list((Counter(wanted) - Counter(found)).elements())
 
 
-async def run(messages: Path, folder: Path) -> int:
+async def run(messages: Path, folder: Path, *, emulated: bool) -> int:
     """Run the whole demo in a folder and return the exit status."""
     lines = read_lines(messages)
-    network = Network(folder)
+    network = Network(folder, emulated=emulated)
     began = time.monotonic()
     say(
         f"demo: {len(lines)} lines, {SERVERS} servers, {LEAVES} leaf aggregators and a root, "
         f"{PUBLISHERS} publishers"
     )
-    await make_keys(network)
-    say(f"demo: keys made, descriptor signed ({time.monotonic() - began:.0f} s)")
+    if emulated:
+        say(
+            "demo: every node attests its platform; the platforms are EMULATED, this proves nothing"
+        )
     outcome = Outcome()
     try:
+        await make_keys(network)
+        say(f"demo: keys made, descriptor signed ({time.monotonic() - began:.0f} s)")
         nodes = await start_nodes(network)
         say(f"demo: all nodes are listening ({time.monotonic() - began:.0f} s)")
         await start_publishers(network, lines)
@@ -446,9 +491,10 @@ async def run(messages: Path, folder: Path) -> int:
     for text in outcome.failed:
         say(f"demo: failed: {text}")
     ok = not lost and not outcome.failed and outcome.published == len(lines)
+    gated = f" refused={outcome.refused}" if emulated else ""
     say(
         f"demo {'ok' if ok else 'failed'}: published={outcome.published} "
-        f"recovered={len(outcome.recovered)} rounds={rounds} verified={verified}"
+        f"recovered={len(outcome.recovered)} rounds={rounds} verified={verified}{gated}"
     )
     return 0 if ok else 1
 
@@ -459,13 +505,18 @@ def main() -> int:
     default = Path(__file__).with_name("messages.txt")
     parser.add_argument("--messages", type=Path, default=default, help="a UTF-8 text file")
     parser.add_argument("--keep", type=Path, help="work in this new folder and keep it")
+    parser.add_argument(
+        "--tdx", choices=("off", "emulated"), default="off", help="gate every bond by a quote"
+    )
     options = parser.parse_args()
+    emulated = options.tdx == "emulated"
     try:
         if options.keep is not None:
             options.keep.mkdir(parents=True)
-            return asyncio.run(run(options.messages.resolve(), options.keep.resolve()))
-        with tempfile.TemporaryDirectory(prefix="zipnet-demo-") as folder:
-            return asyncio.run(run(options.messages, Path(folder)))
+            folder = options.keep.resolve()
+            return asyncio.run(run(options.messages.resolve(), folder, emulated=emulated))
+        with tempfile.TemporaryDirectory(prefix="zipnet-demo-") as name:
+            return asyncio.run(run(options.messages, Path(name), emulated=emulated))
     except (DemoError, ZipnetError, OSError) as error:
         print(f"demo failed: {error}", file=sys.stderr)
         return 1

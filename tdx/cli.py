@@ -413,3 +413,7 @@ def _fail(error: TdxError) -> NoReturn:
     hint = f" — {error.hint}" if error.hint else ""
     typer.echo(f"error: {error}{hint}", err=True)
     sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
