@@ -45,6 +45,11 @@ def test_the_sdk_pulls_in_no_web_server_no_raft_no_command_line() -> None:
     assert not {m for m in modules if m.startswith(_FOREIGN)}
 
 
+def test_importing_the_sdk_loads_no_engine_and_no_parser_that_only_some_programs_need() -> None:
+    modules = _modules_after("import zipnet.sdk")
+    assert not modules & {"aioquic", "cryptography.x509", "numpy", "python_socks", "structlog"}
+
+
 def test_every_exported_name_exists_and_no_other_does() -> None:
     for name in zipnet.__all__:
         assert getattr(zipnet, name) is not None
