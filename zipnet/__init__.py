@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from zipnet.sdk import (
         AnonymityWarning,
+        Bookmark,
         Cover,
         EquivocationError,
         Message,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         Reader,
         Receipt,
         Refused,
+        RoundsSkipped,
         TrustPolicy,
         TrustPolicyError,
         Unknown,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnonymityWarning",
+    "Bookmark",
     "Cover",
     "EquivocationError",
     "Message",
@@ -59,6 +62,7 @@ __all__ = [
     "Reader",
     "Receipt",
     "Refused",
+    "RoundsSkipped",
     "TrustPolicy",
     "TrustPolicyError",
     "Unknown",

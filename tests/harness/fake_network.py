@@ -86,6 +86,7 @@ class _Node:
         self.subscribers: set[Session] = set()
         self.refuse: Callable[[HelloFacts], ZipnetError | None] = lambda _facts: None
         self.drop_envelopes = False
+        self.records: list[bytes] | None = None  # another log than the committee's
         self.lie_about_crowd: Callable[[int], int] = lambda registered: registered
         self.muted: set[Kind] = set()
         self.served: Counter[int] = Counter()
@@ -108,6 +109,7 @@ class FakeNetwork:
         params: RoundParams = SMALL,
         aggregators: Mapping[str, str | None] | None = None,
         cadence: Cadence | None = None,
+        max_absent: int = 0,
     ) -> None:
         tree = {"root": None} if aggregators is None else dict(aggregators)
         names = [f"s{i}" for i in range(3)] + list(tree)
@@ -118,6 +120,7 @@ class FakeNetwork:
             ports=self.ports,
             cadence=cadence
             or Cadence(round_period_ms=50, fold_deadline_ms=40, round_deadline_ms=900),
+            max_absent=max_absent,
         )
         servers = {f"s{i}": identity for i, identity in enumerate(self.committee.identities)}
         self.nodes = {
@@ -210,8 +213,9 @@ class FakeNetwork:
                 return Crowd(registered=registered, version=len(committee.changes))
             case Kind.GET_RECORDS if at_server:
                 asked = decode(frame.payload, GetRecords)
-                page = committee.records[asked.from_sequence :][: asked.limit]
-                return Records(records=page, next_sequence=len(committee.records))
+                log = committee.records if node.records is None else node.records
+                page = log[asked.from_sequence :][: asked.limit]
+                return Records(records=page, next_sequence=len(log))
             case Kind.SUBSCRIBE:
                 return self._subscribe(node, session, decode(frame.payload, Subscribe))
             case Kind.SUBMIT_ENVELOPE if not at_server:

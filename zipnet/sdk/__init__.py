@@ -10,9 +10,10 @@ from zipnet.errors import (
     Unknown,
     ZipnetError,
 )
+from zipnet.machines.bookmark import Bookmark
 from zipnet.machines.cover import Cover, always, every, window
 from zipnet.machines.outgoing import Placement, Receipt
-from zipnet.machines.reader import Message, MessageLost, VoidSlot
+from zipnet.machines.reader import Message, MessageLost, RoundsSkipped, VoidSlot
 from zipnet.machines.trust import TrustPolicy
 from zipnet.sdk import sync
 from zipnet.sdk.descriptor import load_descriptor
@@ -24,6 +25,7 @@ from zipnet.sdk.sending import Progress
 
 __all__ = [
     "AnonymityWarning",
+    "Bookmark",
     "Cover",
     "EquivocationError",
     "Message",
@@ -37,6 +39,7 @@ __all__ = [
     "Reader",
     "Receipt",
     "Refused",
+    "RoundsSkipped",
     "TrustPolicy",
     "TrustPolicyError",
     "Unknown",

@@ -14,6 +14,9 @@ Rules:
 3. A server that fails, lies or lags is left for another one; reading goes on where it was.
 4. Without ``follow`` reading ends with what the server asked last has; a single server can hold the
    newest records back, never change or skip one.
+5. Servers are held against each other: two different records for one place, both signed by the
+   committee, end the reading with the proof (``EquivocationError``).
+6. A trust policy is asked before anything of a record is yielded.
 """
 
 from __future__ import annotations
@@ -21,13 +24,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from typing import TYPE_CHECKING, Literal, Self
 
 from zipnet.errors import (
+    EquivocationError,
     LocalProtocolError,
     RemoteProtocolError,
     TransportError,
+    TrustPolicyError,
     VerificationError,
+    ZipnetError,
 )
 from zipnet.machines.reader import (
     Advanced,
@@ -38,6 +45,8 @@ from zipnet.machines.reader import (
     RecordArrived,
     RefuseRecord,
 )
+from zipnet.machines.trust import TrustPolicy
+from zipnet.sdk.crosscheck import CrossCheck
 from zipnet.sdk.links import (
     LINK_ERRORS,
     Dialer,
@@ -65,6 +74,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
     from types import TracebackType
 
+    from zipnet.machines.bookmark import Bookmark
     from zipnet.ports import Transport
     from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.record import VerifiedRecord
@@ -78,6 +88,14 @@ _QUEUED_RECORDS = 64
 _SIGN_OF_LIFE = b""
 
 
+class _Final(Exception):  # noqa: N818 - carries one out of the failover
+    """What no other server mends."""
+
+    def __init__(self, error: ZipnetError) -> None:
+        super().__init__()
+        self.error = error
+
+
 class Reader:
     """A pass over the record log of one instance.
 
@@ -85,30 +103,43 @@ class Reader:
         descriptor: The instance, verified.
         transport: ``quic``, ``tls``, or an adapter of the Transport port.
         from_sequence: First record to read; None starts with the next one that is sealed.
+        resume: A bookmark of an earlier pass; takes the place of ``from_sequence``.
         follow: Whether to wait for records that do not exist yet.
+        proxy: ``socks5://host:port`` all links go through; needs ``tls``.
+        trust: What is asked of every record beyond the descriptor.
+        cross_check: Records after which another server is asked for the same one; 0: never.
         servers_at: Host and port of each committee server, where the descriptor's do not apply.
         on_trouble: Told about failing servers while reading goes on.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options, each with a default
         self,
         descriptor: TrustedDescriptor,
         *,
         transport: Literal["quic", "tls"] | Transport = "quic",
         from_sequence: int | None = 0,
+        resume: Bookmark | None = None,
         follow: bool = True,
+        proxy: str | None = None,
+        trust: TrustPolicy = TrustPolicy(),  # noqa: B008 - frozen
+        cross_check: int = 32,
         servers_at: Sequence[tuple[str, int]] | None = None,
         on_trouble: Trouble | None = None,
     ) -> None:
-        if from_sequence is None and not follow:
+        if from_sequence is None and resume is None and not follow:
             raise LocalProtocolError("reading from now on needs `follow`")
-        adapter = client_transport(transport, descriptor)
+        adapter = client_transport(transport, descriptor, proxy)
         self._dialer = Dialer(descriptor, adapter, None, secrets.token_bytes(16), servers_at)
         self._turns = Turns(descriptor.descriptor.servers, on_trouble=on_trouble)
-        self._machine = ReaderMachine(from_sequence)
+        self._machine = ReaderMachine(from_sequence, resume=resume)
+        self._bookmark = resume
+        self._trust = trust.bind(descriptor)
         self._follow = follow
         self._silence_s = silence_s(descriptor)
         self._verifier = RecordVerifier(descriptor)
+        self._cross_check = CrossCheck(
+            descriptor, self._dialer, self._verifier, every=cross_check, on_trouble=on_trouble
+        )
         self._effects: AsyncGenerator[ReaderEffect, None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -130,6 +161,11 @@ class Reader:
             await self._effects.aclose()
         self._verifier.close()
 
+    @property
+    def bookmark(self) -> Bookmark | None:
+        """Where a later reader can go on: everything before it has been taken by the caller."""
+        return self._bookmark
+
     async def __aiter__(self) -> AsyncIterator[Message]:
         """Yield every message that was broadcast in full, in order."""
         async for effect in self.events():
@@ -143,10 +179,12 @@ class Reader:
                 yield effect.record
 
     def events(self) -> AsyncGenerator[ReaderEffect, None]:
-        """Yield messages, void slots, lost messages and records as they are read.
+        """Yield messages, void slots, rounds without a record, lost messages and records in order.
 
         Raises:
             LocalProtocolError: When this reader is being read already.
+            EquivocationError: While reading, when the committee signed two stories; with the proof.
+            TrustPolicyError: While reading, at a record that is not what the trust policy asks for.
             ZipnetError: While reading, when no server could serve (without ``follow``), or every
                 server refuses for good.
         """
@@ -162,19 +200,48 @@ class Reader:
                 records = self._from_server(session)
                 async with contextlib.aclosing(records):
                     async for record in records:
-                        for effect in self._machine.step(RecordArrived(record)):
-                            if isinstance(effect, RefuseRecord):
-                                raise VerificationError(effect.text)
-                            if isinstance(effect, FetchFrom):
-                                raise RemoteProtocolError("the server skipped a record")
+                        for effect in await self._step(session, record):
+                            if isinstance(effect, Advanced):  # the caller has all before it
+                                self._bookmark = self._machine.bookmark
                             yield effect
                         self._turns.succeeded()
+            except _Final as final:
+                raise final.error from None
             except LINK_ERRORS as error:
                 if not self._follow and self._turns.passes >= _PASSES_WITHOUT_FOLLOW:
                     raise
                 await self._turns.failed(error)
             else:
                 return
+
+    async def _step(self, session: Session, record: VerifiedRecord) -> list[ReaderEffect]:
+        try:
+            self._trust.require_roster(record.record.content.header)
+            effects = self._machine.step(RecordArrived(record))
+            for effect in effects:
+                if isinstance(effect, RefuseRecord):
+                    await self._cross_check.same_session(session, self._machine.last)
+                    if effect.reason == "bookmark":  # no server has the log that was read before
+                        raise _Final(VerificationError(effect.text, hint="read from the beginning"))
+                    raise VerificationError(effect.text)
+                if isinstance(effect, FetchFrom):
+                    raise RemoteProtocolError("the server skipped a record")
+            await self._cross_check.now_and_then(self._turns.current(), record)
+        except (TrustPolicyError, EquivocationError) as error:
+            raise _Final(error) from error
+        return effects
+
+    async def _caught_up(self) -> None:
+        """Hold the newest record against another server and against the clock."""
+        last = self._machine.last
+        if last is None:
+            return
+        try:
+            await self._cross_check.another(self._turns.current(), last)
+        except EquivocationError as error:
+            raise _Final(error) from error
+        # Too old a record is a server's fault first: another one may have newer ones.
+        self._trust.require_recent(last.record.content.header, time.time_ns() // 1_000_000)
 
     async def _from_server(self, session: Session) -> AsyncGenerator[VerifiedRecord, None]:
         """Yield what one server has, and what it pushes; ends only when nothing is to follow."""
@@ -191,6 +258,7 @@ class Reader:
         async with serving(session, on_frame) as served:
             async for record in self._pages(session):
                 yield record
+            await self._caught_up()
             if not self._follow:
                 return
             subscribe = Subscribe(from_sequence=self._machine.next_sequence)

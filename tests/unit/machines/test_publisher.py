@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -146,7 +146,7 @@ class TestTakingPart:
         "wrong",
         [{"min_registered": -1}, {"reservations": 0}, {"reservations": 65}, {"jitter_s": -1.0}],
     )
-    def test_policies_out_of_range_are_refused(self, wrong: dict[str, int]) -> None:
+    def test_policies_out_of_range_are_refused(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(ConfigError):
             PublisherPolicy(**wrong)
 

@@ -7,7 +7,9 @@ import pytest
 
 from tests.harness.committee import SMALL, HarnessCommittee
 from tests.harness.publishers import HarnessPublisher, play_round
+from zipnet.errors import ConfigError
 from zipnet.machines import reader as reader_module
+from zipnet.machines.bookmark import Bookmark
 from zipnet.machines.reader import (
     Advanced,
     FetchFrom,
@@ -17,6 +19,7 @@ from zipnet.machines.reader import (
     ReaderMachine,
     RecordArrived,
     RefuseRecord,
+    RoundsSkipped,
     VoidSlot,
 )
 from zipnet.protocol.ids import SlotIndex
@@ -191,7 +194,7 @@ def test_messages_given_up_are_told_and_memory_stays_bounded(
     lost = [e for e in effects if isinstance(e, MessageLost)]
     assert [(e.received, e.count, e.reason) for e in lost] == [(1, 3, "messages")] * 4
     assert [e.message_id for e in lost] == [f.message_id for f in firsts[:4]]
-    assert sum(len(places) for places in machine._places.values()) == machine._tracked <= 3
+    assert sum(len(places.slots) for places in machine._places.values()) == machine._tracked <= 3
 
 
 def test_repeated_fragments_give_one_message() -> None:
@@ -204,3 +207,50 @@ def test_repeated_fragments_give_one_message() -> None:
         for effect in machine.step(RecordArrived(_write(committee, fragments * 2)))
     ]
     assert sum(isinstance(e, Message) for e in effects) == 1
+
+
+def _told(effects: list[ReaderEffect]) -> list[ReaderEffect]:
+    return [e for e in effects if not isinstance(e, Advanced)]
+
+
+@pytest.mark.parametrize("stop", range(1, 8))
+def test_from_a_bookmark_nothing_is_lost_and_nothing_told_twice(
+    log: HarnessCommittee, stop: int
+) -> None:
+    whole = _told(_read(ReaderMachine(), log.verified))
+    first = ReaderMachine()
+    before = _told(_read(first, log.verified[:stop]))
+    assert first.bookmark is not None
+    bookmark = Bookmark.from_text(first.bookmark.to_text())
+    assert bookmark == first.bookmark
+    second = ReaderMachine(resume=bookmark)
+    assert second.next_sequence is not None
+    assert second.next_sequence <= stop
+    after = _told(_read(second, log.verified[second.next_sequence :]))
+    assert before + after == whole
+
+
+def test_a_bookmark_of_another_log_is_refused(log: HarnessCommittee) -> None:
+    bookmark = Bookmark(3, log.verified[5].hash, 3)
+    (effect,) = ReaderMachine(resume=bookmark).step(RecordArrived(log.verified[3]))
+    assert isinstance(effect, RefuseRecord)
+    assert effect.reason == "bookmark"
+
+
+@pytest.mark.parametrize("text", ["", "zb1:1:0", "zb1:0:1:" + "00" * 32, "zb1:1:0:00", "x:1:0:00"])
+def test_what_is_no_bookmark_is_named(text: str) -> None:
+    with pytest.raises(ConfigError, match="no bookmark"):
+        Bookmark.from_text(text)
+
+
+def test_rounds_without_a_record_are_told() -> None:
+    committee = HarnessCommittee()
+    crowd = [HarnessPublisher(committee, f"client-{i}") for i in range(2)]
+    for publisher in crowd:
+        publisher.register()
+    for seal in (True, False, False, True, True):
+        play_round(committee, crowd, seal=seal)
+    skipped = [
+        e for e in _read(ReaderMachine(), committee.verified) if isinstance(e, RoundsSkipped)
+    ]
+    assert skipped == [RoundsSkipped(committee.verified[0].round + 1, 3, 1)]  # type: ignore[arg-type]
