@@ -353,10 +353,6 @@ def _parsed(data: bytes | None) -> Evidence:
 
 
 def _check_claims(evidence: Evidence, view: EvidenceView) -> None:
-    if not hmac.compare_digest(evidence.key, sha256(view.spki).digest()):
-        raise AdmissionError(
-            "the evidence is bound to another key than this link's", code="evidence_relayed"
-        )
     challenge = view.challenge
     asked = None if challenge is None else _DIRECTIONS[challenge.attester_side]
     if evidence.direction is not asked:
@@ -366,6 +362,10 @@ def _check_claims(evidence: Evidence, view: EvidenceView) -> None:
             )
         raise AdmissionError(
             "the evidence was made for the other direction of a link", code="evidence_reflected"
+        )
+    if not hmac.compare_digest(evidence.key, sha256(view.spki).digest()):
+        raise AdmissionError(
+            "the evidence is bound to another key than this link's", code="evidence_relayed"
         )
     nonce = None if challenge is None else challenge.nonce
     if (evidence.nonce or b"") != (nonce or b""):

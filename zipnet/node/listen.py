@@ -85,6 +85,7 @@ class NodeListener:
         handlers: Serves the sessions of each role; a role without handler is refused.
         metrics: Where refusals are counted.
         admit: Further say about clients and readers: an error refuses.
+        unserved: The refusal for a role without handler; ``not_registered`` when None.
         limits: Bounds.
     """
 
@@ -96,6 +97,7 @@ class NodeListener:
         handlers: Mapping[Role, SessionHandler],
         metrics: NodeMetrics,
         admit: Callable[[HelloFacts], ZipnetError | None] | None = None,
+        unserved: Callable[[Role], ZipnetError] | None = None,
         limits: ListenLimits = DEFAULT_LISTEN_LIMITS,
     ) -> None:
         self._terms = terms
@@ -103,6 +105,7 @@ class NodeListener:
         self._handlers = handlers
         self._metrics = metrics
         self._admit_others = admit
+        self._unserved = unserved
         self._limits = limits
         self._listeners: list[Listener] = []
         self._sessions: dict[_Key, Session] = {}
@@ -196,7 +199,15 @@ class NodeListener:
             await self._handlers[session.peer.role](session)
         finally:
             self._leave(session)
+            self._note_dropped(session)
             await session.close()
+
+    def _note_dropped(self, session: Session) -> None:
+        """Count a bond that dropped because the peer's evidence did."""
+        ended = session.ended_by
+        if isinstance(ended, AdmissionError):
+            self._metrics.rejected.inc(ended.code)
+            _log.warning("bond_dropped", reason=ended.code, error=str(ended))
 
     def _enter(self, session: Session) -> Session | None:
         """Put a session into the table; returns the one it replaces, or itself when it may not."""
@@ -228,6 +239,8 @@ class NodeListener:
 
     def _admit_role(self, facts: HelloFacts) -> ZipnetError | None:
         if facts.role not in self._handlers:
+            if self._unserved is not None:
+                return self._unserved(facts.role)
             return AdmissionError(
                 f"this node serves no peer in the role {facts.role.value}", code="not_registered"
             )
