@@ -16,8 +16,11 @@ from zipnet.machines.outgoing import Placement, Receipt
 from zipnet.machines.reader import Message, MessageLost, RoundsSkipped, VoidSlot
 from zipnet.machines.trust import TrustPolicy
 from zipnet.sdk import sync
+from zipnet.sdk.channel import Channel, Received
 from zipnet.sdk.descriptor import load_descriptor
 from zipnet.sdk.offline import read_records
+from zipnet.sdk.outbox import Outbox
+from zipnet.sdk.profiles import RoundProfile, archival, custom, interactive
 from zipnet.sdk.proof import verify_equivocation, verify_proof
 from zipnet.sdk.publisher import Publisher, PublisherConditions
 from zipnet.sdk.reader import Reader
@@ -26,11 +29,13 @@ from zipnet.sdk.sending import Progress
 __all__ = [
     "AnonymityWarning",
     "Bookmark",
+    "Channel",
     "Cover",
     "EquivocationError",
     "Message",
     "MessageLost",
     "NotSent",
+    "Outbox",
     "Placement",
     "Progress",
     "PublishError",
@@ -38,7 +43,9 @@ __all__ = [
     "PublisherConditions",
     "Reader",
     "Receipt",
+    "Received",
     "Refused",
+    "RoundProfile",
     "RoundsSkipped",
     "TrustPolicy",
     "TrustPolicyError",
@@ -46,7 +53,10 @@ __all__ = [
     "VoidSlot",
     "ZipnetError",
     "always",
+    "archival",
+    "custom",
     "every",
+    "interactive",
     "load_descriptor",
     "read_records",
     "sync",

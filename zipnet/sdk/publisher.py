@@ -18,7 +18,8 @@ Rules:
    (§5.5); acts that weaken anonymity are warned of before they are done.
 5. A message is its bytes and its salt: published again with the same salt it is the same message,
    and whoever reads is told of it once.
-6. No signal handler, no logging set-up, no thread left after the block.
+6. With an outbox a message is on disk before any of it leaves, until its outcome was told.
+7. No signal handler, no logging set-up, no thread left after the block.
 """
 
 from __future__ import annotations
@@ -42,12 +43,14 @@ from zipnet.machines.cover import Cover
 from zipnet.machines.publisher import PublisherMachine, PublisherPolicy
 from zipnet.machines.trust import TrustPolicy
 from zipnet.protocol.identity import Identity
+from zipnet.protocol.ids import RoundNumber
 from zipnet.protocol.pads import PadEngine
 from zipnet.protocol.secret import Secret
 from zipnet.protocol.slots import SALT_BYTES, fragment_message
 from zipnet.sdk.attestation import ClientAttestation, open_client_attestor
 from zipnet.sdk.driver import Draft, PublisherDriver
 from zipnet.sdk.links import Dialer, Trouble, client_transport, silence_s
+from zipnet.sdk.recovery import find_broadcast
 from zipnet.sdk.sending import Progress, Sending
 from zipnet.sdk.verifier import RecordVerifier
 
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from zipnet.ports import Transport
     from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.ids import PeerId
+    from zipnet.sdk.outbox import Outbox, Stored
 
 __all__ = ["Publisher", "PublisherConditions"]
 
@@ -115,6 +119,7 @@ class Publisher:
         settle_rounds: Rounds with cover before the first message.
         linger_rounds: Rounds with cover after the last message before leaving the block.
         trust: What is asked of every round beyond the descriptor.
+        outbox: Where messages are kept until they have an outcome; None keeps them in memory only.
         max_queued: Messages under way at once; further ``publish`` calls wait.
         max_queued_bytes: Their bytes.
         reservations: Most slots asked for in one round.
@@ -141,6 +146,7 @@ class Publisher:
         settle_rounds: int = 1,
         linger_rounds: int = 0,
         trust: TrustPolicy = TrustPolicy(),  # noqa: B008 - frozen
+        outbox: Outbox | None = None,
         max_queued: int = 64,
         max_queued_bytes: int = 4 * 1024 * 1024,
         reservations: int = 4,
@@ -162,6 +168,8 @@ class Publisher:
             trust=trust,
         )
         trust.bind(descriptor)  # mistakes are told here, not in the background
+        self._outbox = outbox
+        self._outbox_turn = asyncio.Lock()
         self._linger_rounds = linger_rounds
         self._max_queued = (max_queued, max_queued_bytes)
         self._on_warning = on_warning
@@ -300,7 +308,22 @@ class Publisher:
         if self._running.done():
             raise self._ended_with(draft)
         self._warn_before_talking()
-        deadline = asyncio.get_running_loop().time() + timeout
+        number = await self._store(draft)
+        try:
+            return await self._send(draft, timeout, on_progress)
+        finally:
+            if number is not None:
+                await self._strike(number)
+
+    async def _send(
+        self,
+        draft: Draft,
+        timeout_s: float,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> Receipt:
+        if self._sending is None or self._machine is None:
+            raise LocalProtocolError(_NOT_RUNNING)
+        deadline = asyncio.get_running_loop().time() + timeout_s
         try:
             receipt = await self._sending.send(draft, deadline, on_progress)
         except PublishError as error:
@@ -309,6 +332,64 @@ class Publisher:
             raise
         self._talked_at = self._machine.rounds_covered
         return receipt
+
+    async def recover(self, *, timeout: float = 600.0) -> list[Receipt | PublishError]:  # noqa: ASYNC109 - as for publish
+        """Bring to an end what an earlier process left in the outbox.
+
+        Messages that were broadcast are found in the log; the others are sent again, under their
+        own ids. Each has its outcome in the list, oldest first, and is then struck out.
+
+        Args:
+            timeout: Seconds for each message that has to be sent again.
+
+        Raises:
+            LocalProtocolError: When the publisher does not run or has no outbox.
+            ZipnetError: What made the publisher give up; the messages stay in the outbox.
+        """
+        if self._outbox is None or self._machine is None:
+            raise LocalProtocolError("there is no outbox to recover from")
+        stored = self._outbox.pending()
+        if not stored:
+            return []
+        await self.when.took_part()
+        found = await find_broadcast(
+            stored,
+            self._descriptor,
+            self._transport,
+            until=self._machine.decided_until or RoundNumber(0),
+            servers_at=self._servers_at,
+            on_trouble=self._on_trouble,
+        )
+
+        async def finish(one: Stored) -> Receipt | PublishError:
+            outcome: Receipt | PublishError | None = found.get(one.number)
+            if outcome is None:
+                try:
+                    outcome = await self._send(self._draft(one.message, one.salt), timeout, None)
+                except PublishError as error:
+                    outcome = error
+            await self._strike(one.number)
+            return outcome
+
+        return list(await asyncio.gather(*(finish(one) for one in stored)))
+
+    async def _store(self, draft: Draft) -> int | None:
+        if self._outbox is None:
+            return None
+        async with self._outbox_turn:
+            return await asyncio.to_thread(
+                self._outbox.put, draft.message, draft.salt, self._next_sequence()
+            )
+
+    async def _strike(self, number: int) -> None:
+        if self._outbox is None:
+            return
+        async with self._outbox_turn:
+            await asyncio.to_thread(self._outbox.strike, number, self._next_sequence())
+
+    def _next_sequence(self) -> int | None:
+        last = None if self._machine is None else self._machine.last_record
+        return None if last is None else last.sequence + 1
 
     def _draft(self, data: bytes, salt: bytes | None) -> Draft:
         chosen = secrets.token_bytes(SALT_BYTES) if salt is None else salt
