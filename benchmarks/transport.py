@@ -6,6 +6,11 @@ on two cores do better; the CPU time per MB is what compares across machines.
 
 * *stream* — frames of 1 MiB, one direction, until the receiver acknowledged the last;
 * *connect* — transport handshake, one small frame there and back, sixteen at a time.
+
+QUIC before and after ``zipnet.transport.udp`` (bursts read in one turn of the loop, one answer to
+each burst), runs in turn on one busy machine of two cores: 8.2 → 16.4 MB/s, 115 → 58 ms CPU per MB,
+140 → 190 connections/s. Bare aioquic streams of its own took 88 to 96 ms CPU per MB there. What is
+left is aioquic's work per packet of 1,200 bytes, the size that every path carries.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -35,6 +34,7 @@ from cryptography import x509
 from zipnet.errors import ConfigError, TransportError
 from zipnet.transport.link import FramedConnection, run_handler
 from zipnet.transport.quic_stream import UNLIMITED_DATA, QuicByteStream
+from zipnet.transport.udp import UdpSocket, bind_udp, connect_udp
 from zipnet.wire.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ _SUITES = [
     CipherSuite.CHACHA20_POLY1305_SHA256,
     CipherSuite.AES_128_GCM_SHA256,
 ]
-_SOCKET_BUFFER_BYTES = 4 * 1024 * 1024
 
 
 def _configuration(limits: Limits, *, is_client: bool) -> QuicConfiguration:
@@ -68,13 +67,6 @@ def _configuration(limits: Limits, *, is_client: bool) -> QuicConfiguration:
         supported_versions=[QuicProtocolVersion.VERSION_1],
         verify_mode=ssl.CERT_NONE,  # the key is compared instead; see rule 2
     )
-
-
-def _grow_buffers(transport: asyncio.BaseTransport) -> None:
-    """Ask for socket buffers that survive a burst; the kernel grants what it allows."""
-    bound: socket.socket = transport.get_extra_info("socket")
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
 
 
 class _ServerStream(QuicByteStream):
@@ -108,20 +100,20 @@ class QuicListener:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._port = 0
-        self._transport: asyncio.DatagramTransport | None = None
+        self._transport: UdpSocket | None = None
 
     async def bind(self, host: str, port: int) -> None:
         """Bind the UDP socket. Raises OSError when the address cannot be had."""
         configuration = _configuration(self._limits, is_client=False)
         configuration.certificate = x509.load_der_x509_certificate(self._certificate.der)
         configuration.private_key = self._certificate.private_key
-        self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+        self._transport = await bind_udp(
+            host,
+            port,
             lambda: QuicServer(
                 configuration=configuration, create_protocol=self._create, retry=True
             ),
-            local_addr=(host, port),
         )
-        _grow_buffers(self._transport)
         self._port = self._transport.get_extra_info("sockname")[1]
 
     @property
@@ -167,8 +159,7 @@ class QuicListener:
             await asyncio.gather(*(stream.shut_down(0, "", flush=False) for stream in left))
         finally:  # also when the waiting is cancelled: the port must not outlive the listener
             if self._transport is not None:
-                self._transport.abort()
-        await asyncio.sleep(0)  # asyncio frees the socket in its next turn
+                self._transport.close()
 
 
 class QuicTransport:
@@ -220,11 +211,8 @@ class QuicTransport:
     async def _open(self, stream: QuicByteStream, host: str, port: int) -> None:
         """Make the stream's socket and shake hands; on any failure the socket is let go."""
         try:
-            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-                lambda: stream, remote_addr=(host, port)
-            )
-            _grow_buffers(transport)
-            stream.connect(transport.get_extra_info("peername"))
+            _, address = await connect_udp(host, port, lambda: stream)
+            stream.connect(address)
             await stream.wait_open()
         except BaseException:
             # Also a cancellation that arrives when the stream is open but its opener has not had

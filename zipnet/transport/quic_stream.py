@@ -14,7 +14,8 @@ Rules:
 4. The client compares the server's certificate key with the expected one when the handshake
    completes, before the stream is opened. aioquic itself checks CertificateVerify, so the server
    holds that key; the certificate's names and dates prove nothing and are not looked at.
-5. Closing ends the stream first and waits for acknowledgement, so that what was sent arrives.
+5. Datagrams that came in one burst are answered together.
+6. Closing ends the stream first and waits for acknowledgement, so that what was sent arrives.
 """
 
 from __future__ import annotations
@@ -162,8 +163,17 @@ class QuicByteStream(QuicConnectionProtocol):
     # --- events -------------------------------------------------------------------------------
 
     def datagram_received(self, data: bytes | str, addr: NetworkAddress) -> None:
-        """Take a datagram; notice a close at once, not after aioquic's draining period."""
-        super().datagram_received(data, addr)
+        """Take a datagram; notice a close at once, not after aioquic's draining period.
+
+        Once the stream is open the answer waits for the end of the burst that is being read, so
+        that one acknowledgement speaks for all of it.
+        """
+        if self._open:
+            self._quic.receive_datagram(_plain(data), addr, now=self._loop.time())
+            self._process_events()
+            self._transmit_soon()
+        else:
+            super().datagram_received(data, addr)
         closing = self._quic._close_event  # noqa: SLF001
         if closing is not None and self._ended is None:
             self._end(f"the peer closed the connection with code {closing.error_code}")
@@ -326,7 +336,12 @@ class QuicByteStream(QuicConnectionProtocol):
                 pending.cancel()
         self._timer = self._transmit_task = None
         if self._expected_key is not None and self._transport is not None:
-            self._transport.abort()  # `close` would wait for room to send what is of no use now
+            self._transport.close()
+
+
+def _plain(data: bytes | str) -> bytes:
+    assert isinstance(data, bytes)  # a socket gives nothing else
+    return data
 
 
 def _cap_streams(limit: Limit, count: int) -> None:

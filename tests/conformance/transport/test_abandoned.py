@@ -114,7 +114,7 @@ async def test_a_connect_that_cannot_even_dial_leaves_no_socket_and_no_timer(
     engine = Engine("quic")
     before = _sockets()
     async with engine.listening(echo, limits=limits) as listener:
-        monkeypatch.setattr("zipnet.transport.quic._grow_buffers", refuse)
+        monkeypatch.setattr("zipnet.transport.udp.grow_buffers", refuse)
         with pytest.raises(TransportError):
             await engine.connect(listener.port, limits=limits)
     await _until_only(before)
