@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from zipnet.errors import RemoteProtocolError
+from zipnet.protocol.attestation import ATTESTATION_OFF, AttestationTerms
 from zipnet.protocol.descriptor import (
     TrustedDescriptor,
     parse_descriptor,
@@ -117,8 +118,10 @@ def build_descriptor(
     ports: Mapping[str, int] | None = None,
     name: str = NAME,
     version: int = 1,
+    attestation: AttestationTerms = ATTESTATION_OFF,
 ) -> bytes:
     """Return a signed descriptor file; servers are named ``s0``, ``s1``, …; all on 127.0.0.1."""
+    from zipnet.settings.attestationfile import attestation_lines
     from zipnet.transport.certificate import node_certificate
 
     cadence = cadence or Cadence()
@@ -163,8 +166,7 @@ def build_descriptor(
             f"round_period_ms = {cadence.round_period_ms}",
             f"fold_deadline_ms = {cadence.fold_deadline_ms}",
             f"round_deadline_ms = {cadence.round_deadline_ms}",
-            "[tdx]",
-            'mode = "off"',
+            *attestation_lines(attestation),
             *(node("server", f"s{i}", identity) for i, identity in enumerate(servers)),
             *(
                 node("aggregator", label, identity, parent)

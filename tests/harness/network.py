@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from tests.harness.committee import build_descriptor
 from zipnet.machines.guard import Released
+from zipnet.protocol.attestation import ATTESTATION_OFF, AttestationTerms
 from zipnet.protocol.descriptor import TrustedDescriptor, parse_descriptor, trust_descriptor
 from zipnet.protocol.identity import Identity
 from zipnet.protocol.ids import derive
@@ -39,6 +40,7 @@ __all__ = ["LiveNetwork", "Node", "free_ports", "run_zipnet", "wait_for"]
 
 INSTANCE = "harness.test"
 DEADLINE_S = 90.0
+_ROOT = Path(__file__).parents[2]
 _PARAMS = RoundParams(num_slots=16, slot_bytes=256, min_participants=3)
 _CADENCE = Cadence(round_period_ms=300, fold_deadline_ms=2000, round_deadline_ms=8000)
 
@@ -106,6 +108,8 @@ class Node:
     folder: Path
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
+    program: tuple[str, ...] = ("zipnet",)
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def out(self) -> Path:
@@ -128,9 +132,9 @@ class Node:
         self.starts += 1
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "zipnet", *self.arguments],
+                [sys.executable, "-m", *self.program, *self.arguments],
                 cwd=self.folder,
-                env=clean_environment(),
+                env=clean_environment({"PYTHONPATH": str(_ROOT), **self.environment}),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -161,7 +165,8 @@ class Node:
 
     def http(self, path: str) -> tuple[int, str]:
         """Get a page of the node's health port."""
-        port = self.wait_ready()["metrics_port"]
+        changed = self.events("safe_mode_entered")
+        port = (changed[0] if changed else self.wait_ready())["metrics_port"]
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
                 return answer.status, answer.read().decode()
@@ -203,6 +208,8 @@ class LiveNetwork:
     Attributes:
         folder: Everything is in here.
         tree: Aggregator name → parent, None for the root.
+        attestation: What the descriptor asks of platforms.
+        platform: Environment by verb (``server``, …) that makes a process attest as it should.
     """
 
     folder: Path
@@ -211,6 +218,8 @@ class LiveNetwork:
     params: RoundParams = _PARAMS
     cadence: Cadence = _CADENCE
     max_absent: int = 0
+    attestation: AttestationTerms = ATTESTATION_OFF
+    platform: dict[str, dict[str, str]] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     others: list[Node] = field(default_factory=list)
 
@@ -232,6 +241,7 @@ class LiveNetwork:
             max_absent=self.max_absent,
             ports=ports,
             name=INSTANCE,
+            attestation=self.attestation,
         )
         self.descriptor_file.write_bytes(data)
         self.descriptor: TrustedDescriptor = trust_descriptor(
@@ -256,7 +266,8 @@ class LiveNetwork:
     def _add(self, name: str, verb: str, *extra: str) -> None:
         arguments = [verb, "--descriptor", "d.toml", "--instance", INSTANCE]
         arguments += ["--secret-file", f"{name}.secret", *extra]
-        self.nodes[name] = Node(name, arguments, self.folder)
+        environment = self.platform.get(verb, {})
+        self.nodes[name] = Node(name, arguments, self.folder, environment=environment)
 
     @property
     def descriptor_file(self) -> Path:
@@ -275,9 +286,10 @@ class LiveNetwork:
         for node in self.nodes.values():
             node.wait_ready()
 
-    def spawn(self, name: str, *arguments: str) -> Node:
+    def spawn(self, name: str, *arguments: str, environment: dict[str, str] | None = None) -> Node:
         """Start another long-running command that ends with the network."""
-        node = Node(name, list(arguments), self.folder)
+        platform = self.platform.get(arguments[0], {}) | (environment or {})
+        node = Node(name, list(arguments), self.folder, environment=platform)
         self.others.append(node)
         node.start()
         return node
