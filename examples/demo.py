@@ -209,8 +209,13 @@ class Network:
             await self.emulation.stop()
 
 
-async def make_keys(network: Network) -> None:
-    """Make every secret and the signed descriptor with the real commands."""
+async def make_keys(network: Network, lifetime: str = "10m") -> None:
+    """Make every secret and the signed descriptor with the real commands.
+
+    Args:
+        network: Where to.
+        lifetime: Longest window of evidence, in an attested network.
+    """
     names = [f"server-{i}" for i in range(SERVERS)]
     names += ["root", *(f"leaf-{i}" for i in range(LEAVES))]
     limit = asyncio.Semaphore(os.cpu_count() or 2)
@@ -239,7 +244,7 @@ async def make_keys(network: Network) -> None:
     ]
     if network.emulation is not None:
         await network.emulation.start()
-        arguments += network.emulation.descriptor_arguments()
+        arguments += network.emulation.descriptor_arguments(lifetime)
     for name in names:
         where = f"{name}=127.0.0.1:{ports[name]}={name}.secret.pub"
         if name.startswith("server"):

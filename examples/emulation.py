@@ -57,9 +57,14 @@ class Emulation:
             policy = f'allow_emulated = true\n\n[require]\nmrtd = ["{mrtd_of(image)}"]\n'
             (self.folder / f"{image}.toml").write_text(policy, encoding="utf-8")
 
-    def descriptor_arguments(self) -> list[str]:
-        """Return the options of ``zipnet descriptor create`` that gate everybody."""
+    def descriptor_arguments(self, lifetime: str = "10m") -> list[str]:
+        """Return the options of ``zipnet descriptor create`` that gate everybody.
+
+        Args:
+            lifetime: Longest window of evidence.
+        """
         arguments = ["--tdx", "emulated", "--tdx-root", str(self.folder / "root.der")]
+        arguments += ["--tdx-lifetime", lifetime]
         for image in IMAGES.values():
             arguments += [f"--tdx-{image}", str(self.folder / f"{image}.toml")]
         return arguments
