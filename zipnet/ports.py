@@ -8,23 +8,26 @@ Ports:
 * :class:`Connection`, :class:`Listener`, :class:`Transport` — framed, ordered, authenticated links.
 * :class:`Consensus` — orders small commands among the committee.
 * :class:`Journal` — an append-only, checksummed, durable sequence of byte strings.
+* :class:`Blobs`, :class:`RecordStore` — blobs by digest; sealed records by sequence.
 * :class:`Clock` — wall and monotonic time.
 * :class:`Attestor` — shows evidence of this machine, judges that of others.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from zipnet.admission import EvidenceView, Judgement
     from zipnet.protocol.attestation import AttestationTerms
+    from zipnet.protocol.ids import Digest
     from zipnet.wire.frames import Frame
 
 __all__ = [
     "Attestor",
+    "Blobs",
     "Clock",
     "CommittedCommand",
     "Connection",
@@ -33,6 +36,7 @@ __all__ = [
     "Journal",
     "Listener",
     "PeerCertificate",
+    "RecordStore",
     "Transport",
 ]
 
@@ -193,6 +197,52 @@ class Journal(Protocol):
     def close(self) -> None: ...
 
 
+class Blobs(Protocol):
+    """Blobs by content digest: recent ones bounded, kept ones until they are dropped.
+
+    Duties: what ``get`` returns has the digest it was asked by; ``keep`` returns once the blob
+    lasts as long as this store does. Methods may be called from several threads.
+    """
+
+    def put(self, blob: bytes, *, expected: Digest | None = None) -> Digest:
+        """Hold a blob; RemoteProtocolError when its digest is not the expected one."""
+        ...
+
+    def keep(self, digest: Digest) -> None:
+        """Keep a held blob; SafeMode when that could not be made durable."""
+        ...
+
+    def get(self, digest: Digest) -> bytes | None: ...
+
+    def drop(self, digests: Iterable[Digest]) -> None: ...
+
+
+class RecordStore(Protocol):
+    """Sealed records by sequence, one writer, any number of readers.
+
+    Duties: ``append`` returns once the record lasts as long as this store does, and takes only the
+    next sequence; the very first record may have any sequence where ``begins_anywhere``. ``read``
+    gives records without gaps, from the sequence asked for or the oldest one held on.
+    """
+
+    @property
+    def begins_anywhere(self) -> bool: ...
+
+    @property
+    def first_sequence(self) -> int:
+        """The sequence of the oldest record held, or of the next one where none is."""
+        ...
+
+    @property
+    def next_sequence(self) -> int: ...
+
+    def append(self, sequence: int, data: bytes) -> None: ...
+
+    def read(self, from_sequence: int, limit: int, *, max_bytes: int = ...) -> list[bytes]: ...
+
+    def close(self) -> None: ...
+
+
 class Clock(Protocol):
     """Time as the node sees it."""
 
@@ -224,9 +274,7 @@ class Attestor(Protocol):
         """Return evidence bound to the view; AdmissionError when this machine cannot make any."""
         ...
 
-    def judge(
-        self, data: bytes | None, view: EvidenceView, *, now: int | None = None
-    ) -> Judgement:
+    def judge(self, data: bytes | None, view: EvidenceView, *, now: int | None = None) -> Judgement:
         """Judge a peer's evidence, at an earlier moment where ``now`` is given."""
         ...
 

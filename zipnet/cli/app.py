@@ -30,6 +30,7 @@ VERBS = {
     "keygen": "zipnet.cli.keygen",
     "descriptor": "zipnet.cli.descriptor",
     "config": "zipnet.cli.config",
+    "safe-mode": "zipnet.cli.safe_mode",
 }
 """Verbs in the order help shows them, with the module of each."""
 

@@ -78,19 +78,21 @@ class ReleaseGuard:
     Args:
         server: This server's index.
         min_participants: Fewest distinct, registered and admitted clients it will unblind for.
-        history: Every release this server ever made, oldest first, from its durable journal.
+        history: Every release this server ever made, oldest first, from its durable journal; None
+            when that memory is lost. Then nothing is released before :meth:`enter` was called.
 
     Raises:
         StorageError: When the history is not strictly ascending: the journal cannot be trusted.
     """
 
     def __init__(
-        self, *, server: ServerIndex, min_participants: int, history: Iterable[Released] = ()
+        self, *, server: ServerIndex, min_participants: int, history: Iterable[Released] | None = ()
     ) -> None:
         self._server = server
         self._min_participants = min_participants
         self._last = Released(RoundNumber(0), Digest(bytes(32)))
-        for released in history:
+        self._entered = history is not None
+        for released in history or ():
             if released.round <= self._last.round:
                 raise StorageError("the release journal goes backwards; it cannot be trusted")
             self._last = released
@@ -99,6 +101,16 @@ class ReleaseGuard:
     def last_round(self) -> RoundNumber:
         """Newest round this server ever released."""
         return self._last.round
+
+    def enter(self, last_opened: RoundNumber) -> None:
+        """Begin after a loss of memory: rounds up to ``last_opened`` are refused for ever.
+
+        Changes nothing for a guard that remembers. The caller knows everything that was committed
+        before this process began, so every round an earlier life released for is among those.
+        """
+        if not self._entered:
+            self._entered = True
+            self._last = Released(last_opened, self._last.digest)
 
     def decide(
         self, request: ReleaseRequest, *, admitted: Callable[[RegistryIndex], bool]
@@ -114,6 +126,8 @@ class ReleaseGuard:
             The release to persist first and make then, or the refusal.
         """
         header = request.header
+        if not self._entered:
+            return RefusedRelease("memory_lost")
         # 1. This round, this header, this server.
         if self._server not in header.roster:
             return RefusedRelease("not_in_roster")

@@ -169,6 +169,8 @@ class ServerMachine:
                     self._on_committed(data, now, effects)
             case StandingChanged():
                 self._leads, self._caught_up = event.leads, event.caught_up
+                if event.caught_up:
+                    self._guard.enter(self.state.last_round)
             case LinksChanged():
                 self._connected = event.connected
             case AggregateArrived():

@@ -125,6 +125,7 @@ class Feed:
     Args:
         read_records: Where older records are read from for replays.
         next_sequence: Sequence number the next record will have.
+        first_sequence: Sequence number of the oldest record there is; older ones are passed over.
         last_record: The newest record's bytes.
         open_round: The signed header of the round that is open now.
         limits: Bounds of each subscriber.
@@ -137,10 +138,12 @@ class Feed:
         next_sequence: Callable[[], int],
         last_record: Callable[[], bytes | None],
         open_round: Callable[[], bytes | None],
+        first_sequence: Callable[[], int] = lambda: 0,
         limits: FeedLimits = DEFAULT_FEED_LIMITS,
     ) -> None:
         self._read_records = read_records
         self._next_sequence = next_sequence
+        self._first_sequence = first_sequence
         self._last_record = last_record
         self._open_round = open_round
         self._limits = limits
@@ -229,7 +232,7 @@ class Feed:
     async def _replay(self, subscriber: _Subscriber) -> None:
         """Send older records until the subscriber has all of them, then the open round."""
         while subscriber.cursor is not None and subscriber.cursor < self._next_sequence():
-            start = subscriber.cursor
+            start = subscriber.cursor = max(subscriber.cursor, self._first_sequence())
             try:
                 records = await self._read_records(start, self._limits.replay_page)
             except ZipnetError:

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
     from zipnet.node.feed import Feed
     from zipnet.node.mesh import CommitteeMesh
+    from zipnet.ports import RecordStore
     from zipnet.protocol.descriptor import TrustedDescriptor
-    from zipnet.storage.records import RecordLog
 
 __all__ = ["RecordKeeper"]
 
@@ -72,7 +72,7 @@ class RecordKeeper:
 
     def __init__(
         self,
-        log: RecordLog,
+        log: RecordStore,
         descriptor: TrustedDescriptor,
         mesh: CommitteeMesh,
         *,
@@ -93,6 +93,11 @@ class RecordKeeper:
     def next_sequence(self) -> int:
         """Sequence the next record will have."""
         return self._log_file.next_sequence
+
+    @property
+    def first_sequence(self) -> int:
+        """Sequence of the oldest record that is still held."""
+        return self._log_file.first_sequence
 
     @property
     def last(self) -> VerifiedRecord | None:
@@ -193,7 +198,8 @@ class RecordKeeper:
 
     async def _append(self, record: Record, data: bytes) -> None:
         verified = verify_record(record, self._descriptor)
-        require_extends(verified, self._last)
+        if self._last is not None or not self._log_file.begins_anywhere:
+            require_extends(verified, self._last)
         await asyncio.to_thread(self._log_file.append, record.sequence, data)
         self._last, self._last_bytes = verified, data
         self._on_stored(verified)

@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,11 @@ from prometheus_client import CollectorRegistry
 
 from zipnet.consensus import EmbeddedConsensus
 from zipnet.errors import (
-    ConfigError,
     DuplicateIdentityError,
-    SafeMode,
+    StorageError,
     ZipnetError,
 )
-from zipnet.machines.guard import Released, ReleaseGuard
+from zipnet.machines.guard import ReleaseGuard
 from zipnet.machines.server import ServerMachine
 from zipnet.machines.server_effects import ClientNotAdmitted
 from zipnet.node.alone import Target, require_alone
@@ -38,20 +37,25 @@ from zipnet.node.listen import NodeListener
 from zipnet.node.mesh import CommitteeMesh
 from zipnet.node.notify import ServiceNotifier
 from zipnet.node.record_keeper import RecordKeeper
+from zipnet.node.safe_mode import is_failed_write, note_of, serve_readers_only
 from zipnet.node.server_acts import ServerActs
 from zipnet.node.server_driver import EventQueue, ServerDriver, safe_mode_in
 from zipnet.node.server_parts import ServerParts
 from zipnet.node.server_routes import ServerRoutes
+from zipnet.node.server_state import (
+    RECORDS_FOLDER,
+    ServerState,
+    make_folders,
+    open_durable,
+    open_in_memory,
+)
 from zipnet.observe.health import Health
 from zipnet.observe.log import get_logger
 from zipnet.observe.metrics import NodeMetrics
 from zipnet.protocol.attestation import Gate
 from zipnet.protocol.ids import ServerIndex, short_peer_id
 from zipnet.protocol.pads import PadEngine
-from zipnet.storage.blobs import BlobStore
-from zipnet.storage.custody import CustodyFiles, KeyCustody
-from zipnet.storage.journal import FileJournal
-from zipnet.storage.records import RecordLog
+from zipnet.storage.marker import SafeModeMarker
 from zipnet.transport.certificate import node_certificate
 from zipnet.transport.dial import PersistentLink
 from zipnet.transport.quic import QuicTransport
@@ -59,12 +63,16 @@ from zipnet.transport.session import Role, SessionTerms
 from zipnet.transport.tls import TlsTransport
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
     from zipnet.attestation import PlatformAttestor
     from zipnet.machines.server_effects import StandingChanged
     from zipnet.protocol.ids import RegistryIndex
     from zipnet.protocol.record import VerifiedRecord
     from zipnet.settings import ServerSettings
     from zipnet.settings.types import NodeSettings
+    from zipnet.storage.marker import SafeModeNote
 
 __all__ = ["SystemClock", "run_server"]
 
@@ -83,22 +91,6 @@ class SystemClock:
         return time.time()
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    """Everything durable of one server, open."""
-
-    releases: FileJournal
-    raft: FileJournal
-    custody: KeyCustody
-    records: RecordLog
-    blobs: BlobStore
-
-    def close(self) -> None:
-        self.records.close()
-        self.raft.close()
-        self.releases.close()
-
-
 async def run_server(settings: ServerSettings, stop: asyncio.Event) -> None:
     """Run a committee server until ``stop`` is set.
 
@@ -112,11 +104,56 @@ async def run_server(settings: ServerSettings, stop: asyncio.Event) -> None:
     terms, transports = _identify(settings, attestation.attestor, boot_id)
     await attestation.require_own()
     await require_alone(_targets(settings), terms, transports[1], name=settings.node.name)
-    async with AsyncExitStack() as stack:
-        state = _open_state(settings)
-        stack.callback(state.close)
-        server = _Server(settings, state, terms, transports, attestation)
-        await server.run(stop)
+    run = partial(_run_on, settings, terms, transports, attestation, stop)
+    if settings.state is None:
+        await run(open_in_memory(settings))
+        return
+    make_folders(settings.state)
+    marker = SafeModeMarker(settings.state)
+    try:
+        note = marker.read() or await _run_durable(settings, settings.state, run, marker)
+        if note is not None:
+            folder = settings.state / RECORDS_FOLDER
+            version = version_facts(settings)
+            await serve_readers_only(
+                settings, folder, note, terms, transports, stop, version=version
+            )
+    finally:
+        marker.close()
+
+
+async def _run_durable(
+    settings: ServerSettings,
+    folder: Path,
+    run: Callable[[ServerState], Awaitable[None]],
+    marker: SafeModeMarker,
+) -> SafeModeNote | None:
+    """Run on a state folder; returns None at the end, or why the node is in safe mode."""
+    try:
+        await run(open_durable(settings, folder))
+    except (StorageError, BaseExceptionGroup) as error:
+        failure = error if isinstance(error, StorageError) else safe_mode_in(error)
+        if failure is None or not is_failed_write(failure):
+            raise
+        note = note_of(failure, time.time())
+        if not marker.set(note):
+            get_logger().error("safe_mode_not_marked", reason=note.cause, path=str(folder))
+        return note
+    return None
+
+
+async def _run_on(
+    settings: ServerSettings,
+    terms: SessionTerms,
+    transports: tuple[QuicTransport, TlsTransport],
+    attestation: NodeAttestation,
+    stop: asyncio.Event,
+    state: ServerState,
+) -> None:
+    try:
+        await _Server(settings, state, terms, transports, attestation).run(stop)
+    finally:
+        state.close()
 
 
 def _identify(
@@ -157,42 +194,13 @@ def _targets(settings: ServerSettings) -> list[Target]:
     ]
 
 
-def _open_state(settings: ServerSettings) -> _State:
-    """Open, and on first start create, the state folder.
-
-    Raises:
-        ConfigError: When the folder cannot be made or belongs to another instance or identity.
-        StorageError: When something in it is damaged.
-    """
-    folder = settings.state
-    group = settings.descriptor.group
-    identity = bytes(settings.identity.peer_id)
-    try:
-        for path in (folder, folder / "records", folder / "blobs"):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot make the state folder {folder}: {error.strerror}",
-            hint="point --state at a folder this user may write to",
-        ) from error
-    releases = FileJournal(folder / "releases.journal", identity=identity)
-    raft = FileJournal(folder / "consensus.journal", identity=identity, retain=False)
-    custody = KeyCustody(
-        CustodyFiles(folder),
-        group=group,
-        max_skip_rounds=settings.descriptor.params.max_skip_rounds,
-    )
-    records = RecordLog(folder / "records", group=group)
-    return _State(releases, raft, custody, records, BlobStore(folder / "blobs"))
-
-
 class _Server:
     """One running server."""
 
     def __init__(
         self,
         settings: ServerSettings,
-        state: _State,
+        state: ServerState,
         terms: SessionTerms,
         transports: tuple[QuicTransport, TlsTransport],
         attestation: NodeAttestation,
@@ -226,13 +234,13 @@ class _Server:
         )
         self._build(settings, state)
 
-    def _build(self, settings: ServerSettings, state: _State) -> None:
+    def _build(self, settings: ServerSettings, state: ServerState) -> None:
         descriptor = settings.descriptor
         self.keeper = RecordKeeper(state.records, descriptor, self.mesh, on_stored=self._on_stored)
         guard = ReleaseGuard(
             server=settings.index,
             min_participants=settings.min_participants,
-            history=[Released.decode(entry) for entry in state.releases.entries()],
+            history=state.history,
         )
         machine = ServerMachine(
             server=settings.index,
@@ -265,6 +273,7 @@ class _Server:
         self.feed = Feed(
             read_records=self.keeper.read,
             next_sequence=lambda: self.keeper.next_sequence,
+            first_sequence=lambda: self.keeper.first_sequence,
             last_record=lambda: self.keeper.last_bytes,
             open_round=lambda: _signed_bytes(machine),
         )
@@ -370,21 +379,9 @@ class _Server:
                 task.cancel()
 
     async def _drive(self) -> None:
-        """Run the driver; in safe mode stay up without it, so that readers are served."""
+        """Run the driver; a failed durable write ends it, and with it the whole server."""
         self.health.set("storage", ok=True)
-        try:
-            await self.driver.run()
-        except BaseExceptionGroup as group:
-            safe_mode = safe_mode_in(group)
-            if safe_mode is None:
-                raise
-            self._enter_safe_mode(safe_mode)
-            await asyncio.Event().wait()
-
-    def _enter_safe_mode(self, error: SafeMode) -> None:
-        self.metrics.safe_mode.set(1)
-        self.health.set("storage", ok=False, reason=error.reason)
-        self._log.error("safe_mode_entered", reason=error.reason, error=str(error))
+        await self.driver.run()
 
     async def _watch_health(self) -> None:
         while True:

@@ -23,6 +23,7 @@ from zipnet.errors import (
     ConsensusError,
     GuardError,
     RemoteProtocolError,
+    SafeMode,
     TransportError,
 )
 from zipnet.machines.server_effects import (
@@ -122,6 +123,18 @@ class ServerActs:
         parts = self._parts
         data = sign_command(command, self._server, parts.descriptor.group, parts.identity)
         await parts.consensus.propose(data, timeout_s=_PROPOSE_TIMEOUT_S)
+
+    async def keep_blob(self, digest: Digest) -> None:
+        """Keep a blob on a request's behalf; where that fails, the whole node must know.
+
+        Raises:
+            AdmissionError: When it could not be made durable.
+        """
+        try:
+            await asyncio.to_thread(self._parts.blobs.keep, digest)
+        except SafeMode as error:
+            await self._begin(_fail(error))
+            raise AdmissionError("this server enters safe mode", code="safe_mode") from error
 
     async def take_blob(self, blob: bytes, *, expected: Digest | None = None) -> None:
         """Take a blob another server sent, and tell the machine if the log names it.
@@ -342,6 +355,11 @@ class ServerActs:
         self._parts.metrics.rounds_aborted.inc(reason)
         self._log.warning("round_aborted", round=aborted.round, reason=reason, absent=absent)
         await self._parts.keeper.announce_aborted(aborted)
+
+
+async def _fail(error: SafeMode) -> None:
+    """End the driver: it runs in the group that this is begun in."""
+    raise error
 
 
 def _fold(aggregate: bytes, partials: list[bytes]) -> bytearray:

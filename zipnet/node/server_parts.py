@@ -13,12 +13,11 @@ if TYPE_CHECKING:
     from zipnet.node.record_keeper import RecordKeeper
     from zipnet.node.server_driver import EventQueue
     from zipnet.observe.metrics import NodeMetrics
-    from zipnet.ports import Consensus, Journal
+    from zipnet.ports import Blobs, Consensus, Journal
     from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.identity import Identity
     from zipnet.protocol.pads import PadEngine
     from zipnet.protocol.secret import Secret
-    from zipnet.storage.blobs import BlobStore
     from zipnet.storage.custody import KeyCustody
 
 __all__ = ["ServerParts"]
@@ -43,7 +42,7 @@ class ServerParts:
     custody: KeyCustody
     engine: PadEngine
     releases: Journal
-    blobs: BlobStore
+    blobs: Blobs
     keeper: RecordKeeper
     metrics: NodeMetrics
     events: EventQueue

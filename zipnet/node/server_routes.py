@@ -186,7 +186,7 @@ class ServerRoutes:
         identity = registration.identity
         self._take_evidence(registration, request.evidence)
         parts.blobs.put(blob, expected=registration.digest)
-        await asyncio.to_thread(parts.blobs.keep, registration.digest)
+        await self._acts.keep_blob(registration.digest)
         parts.mesh.push_all(Kind.PUT_BLOB, PutBlob(blob=blob))
         command = RegisterClient(
             identity.peer_id, identity.ed25519, registration.serial, registration.digest

@@ -161,9 +161,11 @@ class NodeMetrics:
         self.not_ready = self._gauge_by_reason(
             "zipnet_not_ready", "1 for each reason why the node is not ready."
         )
-        self.safe_mode = self._gauge(
-            "zipnet_safe_mode", "1 once a durable write failed and the node stopped signing."
+        self.safe_mode = self._gauge_by_reason(
+            "zipnet_safe_mode",
+            "1 once a durable write failed, for that reason, and the node stopped signing.",
         )
+        self.safe_mode.set("none", 0)
         self.consensus_leader = self._gauge("zipnet_consensus_leader", "1 while this node leads.")
         self.consensus_committed_index = self._gauge(
             "zipnet_consensus_committed_index", "Position of the last committed command."

@@ -122,13 +122,13 @@ class ServerSettings(NodeSettings):
     Attributes:
         committee_secret: The committee's secret; its fingerprint is the descriptor's.
         index: The server's index in the descriptor.
-        state: Folder of the durable state. Not created here.
+        state: Folder of the durable state, not created here; None keeps everything in memory.
         min_participants: Fewest clients this server unblinds a round for.
     """
 
     committee_secret: Secret
     index: ServerIndex
-    state: Path
+    state: Path | None
     min_participants: int
 
 

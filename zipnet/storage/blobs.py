@@ -38,6 +38,7 @@ class BlobStore:
         self._max_bytes = max_bytes
         self._memory: OrderedDict[Digest, bytes] = OrderedDict()
         self._size = 0
+        self._failed = False
         self._lock = threading.Lock()  # guards the memory only, never a file operation
 
     def put(self, blob: bytes, *, expected: Digest | None = None) -> Digest:
@@ -57,8 +58,10 @@ class BlobStore:
 
         Raises:
             StorageError: When the blob is not here.
-            SafeMode: When it could not be made durable.
+            SafeMode: When it could not be made durable, now or earlier.
         """
+        if self._failed:
+            raise SafeMode("the blobs take no more writes")
         with self._lock:
             blob = self._memory.get(digest)
         path = self._path(digest)
@@ -72,6 +75,7 @@ class BlobStore:
             # Also where the file is there: an earlier attempt may have ended before this line.
             _sync_folder(self._folder)
         except OSError as error:
+            self._failed = True
             raise SafeMode(f"a blob could not be made durable: {error.strerror}") from error
 
     def get(self, digest: Digest) -> bytes | None:
@@ -97,12 +101,19 @@ class BlobStore:
         return blob
 
     def drop(self, digests: Iterable[Digest]) -> None:
-        """Forget blobs, in memory and on disk."""
+        """Forget blobs, in memory and on disk.
+
+        Raises:
+            SafeMode: When the disk refuses.
+        """
         for digest in digests:
             with self._lock:
                 blob = self._memory.pop(digest, None)
                 self._size -= len(blob) if blob is not None else 0
-            self._path(digest).unlink(missing_ok=True)
+            try:
+                self._path(digest).unlink(missing_ok=True)
+            except OSError as error:
+                raise SafeMode(f"a blob could not be removed: {error.strerror}") from error
 
     def kept(self) -> list[Digest]:
         """Return the digests of all kept blobs."""

@@ -28,7 +28,7 @@ import hmac
 import os
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from blake3 import blake3
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from zipnet.protocol.params import RoundParams
     from zipnet.protocol.participants import Participants
 
-__all__ = ["CustodyFiles", "KemEntry", "KeyCustody"]
+__all__ = ["CustodyFiles", "CustodyStore", "KemEntry", "KeyCustody"]
 
 _MAGIC: Final = b"ZNCUSTOD"
 _VERSION: Final = 1
@@ -67,6 +67,27 @@ class KemEntry:
     announcement: Digest
 
 
+class CustodyStore(Protocol):
+    """Where a custody's state outlives the process, or does not."""
+
+    @property
+    def durable(self) -> bool:
+        """False where nothing is stored; then no state is laid out for it either."""
+        ...
+
+    def load(self) -> bytearray | None:
+        """Return the newest state; the caller wipes it."""
+        ...
+
+    def store(self, data: bytearray) -> None:
+        """Make a state durable; SafeMode when that fails, now or earlier."""
+        ...
+
+    def close(self) -> None:
+        """Let go of whatever is open."""
+        ...
+
+
 class _Chain:
     __slots__ = ("key", "round")
 
@@ -84,7 +105,7 @@ class KeyCustody:
         max_skip_rounds: Bound on how far a late chain is stepped at once.
     """
 
-    def __init__(self, files: CustodyFiles, *, group: GroupId, max_skip_rounds: int) -> None:
+    def __init__(self, files: CustodyStore, *, group: GroupId, max_skip_rounds: int) -> None:
         self._files = files
         self._group = group
         self._max_skip = max_skip_rounds
@@ -213,6 +234,8 @@ class KeyCustody:
         self._files.close()
 
     def _persist(self) -> None:
+        if not self._files.durable:
+            return
         self._generation += 1
         data = self._encode()
         try:
@@ -283,8 +306,16 @@ class CustodyFiles:
             self.close()
             raise StorageError(f"cannot open key custody: {error.strerror}") from error
 
+    @property
+    def durable(self) -> bool:
+        """True."""
+        return True
+
     def load(self) -> bytearray | None:
-        """Return the newest sound state, and scrub the other file.
+        """Return the newest sound state, written once more, and scrub the other file.
+
+        Written once more: after a failed fsync the page cache may show a state that never reached
+        the disk, and the older one must not be scrubbed before this one is there.
 
         Raises:
             StorageError: When neither file is sound although one has content.
@@ -305,7 +336,13 @@ class CustodyFiles:
         for state, position in sound:
             if position != self._active:
                 _wipe(state)
-        self._scrub(1 - self._active)
+        try:
+            self._write(self._active, newest)
+            os.fsync(self._descriptors[self._active])
+            self._scrub(1 - self._active)
+        except OSError as error:
+            _wipe(newest)
+            raise StorageError(f"key custody cannot be settled: {error.strerror}") from error
         return newest
 
     def store(self, data: bytearray) -> None:

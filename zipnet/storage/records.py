@@ -17,6 +17,8 @@ Rules:
 3. Every read checks the record against its checksum before it is served (row M8).
 4. Only offsets are kept in memory.
 5. After a failed write the log takes no more (safe mode); reading goes on.
+6. Opening writes the last frame once more and fsyncs: after a failed fsync the page cache may show
+   a record that never reached the disk.
 
 The chain of hashes is not checked here: that is ``protocol.record``'s, for every reader alike.
 """
@@ -93,6 +95,16 @@ class RecordLog:
         return cls(folder, group=group, readonly=True)
 
     @property
+    def begins_anywhere(self) -> bool:
+        """False: a log on disk begins with the first record there ever was."""
+        return False
+
+    @property
+    def first_sequence(self) -> int:
+        """0: nothing is ever dropped."""
+        return 0
+
+    @property
     def next_sequence(self) -> int:
         """How many records there are: the sequence the next one will have."""
         return sum(len(segment.offsets) for segment in self._segments)
@@ -164,6 +176,8 @@ class RecordLog:
             if self._segments and len(self._segments[-1].offsets) != SEGMENT_RECORDS:
                 raise StorageError(f"the record log segment before {path.name} is not full")
             self._open_segment(path, first)
+        if self._segments and not self._readonly:
+            self._segments[-1].settle()
 
     def _open_segment(self, path: Path, first: int) -> None:
         file = _ReadOnlyFile(str(path)) if self._readonly else self._files.open(str(path))
@@ -253,6 +267,13 @@ class _Segment:
                 return
             self.offsets.append(self.end)
             self.end += _FRAME.size + len(data)
+
+    def settle(self) -> None:
+        """Write the last frame once more and fsync: an fsync of it may have failed (rule 6)."""
+        if self.offsets:
+            start = self.offsets[-1]
+            _put(self.file, start, self.file.read(start, self.end - start))
+        self.file.sync()
 
     def _require_torn_tail(self, name: str, size: int, sequence: int) -> None:
         # One append is one frame and the next begins after its fsync, so a torn frame is the last:

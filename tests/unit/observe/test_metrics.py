@@ -37,7 +37,7 @@ EXPECTED = {
     "zipnet_rejected": REASON,
     "zipnet_collateral_expiry_timestamp_seconds": PLAIN,
     "zipnet_tls_handshake_failures": PLAIN,
-    "zipnet_safe_mode": PLAIN,
+    "zipnet_safe_mode": REASON,
     "zipnet_slots_void": PLAIN,
     "zipnet_process_start_time_seconds": PLAIN,
     "zipnet_process_resident_memory_bytes": PLAIN,

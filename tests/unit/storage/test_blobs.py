@@ -178,7 +178,7 @@ def test_a_disk_that_fails_while_keeping_is_safe_mode(
     assert store.kept() == []
 
 
-def test_a_name_that_may_not_be_durable_is_made_so_by_the_next_attempt(
+def test_after_a_failed_sync_nothing_is_kept_until_a_new_start_makes_it_durable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(_folder: Path) -> None:
@@ -191,8 +191,11 @@ def test_a_name_that_may_not_be_durable_is_made_so_by_the_next_attempt(
         for _ in range(2):
             with pytest.raises(SafeMode):
                 store.keep(digest)
-    store.keep(digest)
-    assert BlobStore(tmp_path).get(digest) == b"blob"
+    with pytest.raises(SafeMode, match="no more writes"):
+        store.keep(digest)
+    after = BlobStore(tmp_path)
+    after.keep(digest)
+    assert after.get(digest) == b"blob"
 
 
 def test_threads_may_put_get_and_drop_at_once(tmp_path: Path) -> None:
