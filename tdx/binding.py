@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tdx.collateral import Bundle
     from tdx.policy import Policy
     from tdx.trust import TrustRoot
-    from tdx.verify import RollbackMemory, Verdict
+    from tdx.verify import Memo, RollbackMemory, Verdict
 
 __all__ = [
     "MAX_TICKET_LIFETIME_S",
@@ -141,7 +141,7 @@ class Challenge:
         )
 
 
-def verify_bound(
+def verify_bound(  # noqa: PLR0913 - what `verify` takes, and the window
     quote: bytes,
     bundle: Bundle,
     binding: Ticket | Challenge,
@@ -151,6 +151,7 @@ def verify_bound(
     policy: Policy,
     seen: RollbackMemory | None = None,
     max_lifetime_s: int = MAX_TICKET_LIFETIME_S,
+    memo: Memo | None = None,
 ) -> Verdict:
     """Verify a quote and that it is bound to what the verifier sees.
 
@@ -164,6 +165,7 @@ def verify_bound(
         policy: What is accepted.
         seen: Numbers of earlier collateral.
         max_lifetime_s: Longest window accepted.
+        memo: What was read of certificates and collateral before; it changes no verdict.
 
     Raises:
         QuoteError: ``binding_window``, or any check of ``tdx.verify.verify``.
@@ -182,6 +184,7 @@ def verify_bound(
         policy=policy,
         report_data=binding.report_data(),
         seen=seen,
+        memo=memo,
     )
 
 

@@ -20,7 +20,7 @@ __all__ = ["Fields", "load_object", "split_pem"]
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _PEM = re.compile(
     rb"[ \t\r\n]*-----BEGIN CERTIFICATE-----\r?\n"
-    rb"([A-Za-z0-9+/=\r\n]+)-----END CERTIFICATE-----[ \t\r\n]*"
+    rb"([^-]+)-----END CERTIFICATE-----[ \t\r\n]*"
 )
 
 

@@ -44,18 +44,22 @@ def elements(data: bytes, check: Check = Check.PCK_EXTENSION) -> list[tuple[int,
     out: list[tuple[int, bytes]] = []
     at, size = 0, len(data)
     while at < size:
-        start, end = _read_one(data, at, check)
+        start = at + 2
+        # A short element that lies inside, as nearly all do, is read here; the rest by one reader.
+        if start > size or data[at + 1] >= _LONG or (end := start + data[at + 1]) > size:
+            start, end = _read_one(data, at, check)
         out.append((data[at], data[start:end]))
         at = end
     return out
 
 
-def raw_elements(data: bytes, check: Check) -> list[bytes]:
+def raw_elements(data: bytes, check: Check, *, most: int | None = None) -> list[bytes]:
     """Split the one SEQUENCE in ``data`` into its elements, each with its tag and length.
 
     Args:
         data: DER of one SEQUENCE and nothing after it.
         check: The check that fails.
+        most: How many elements are wanted; those after them are not looked at.
 
     Raises:
         QuoteError: ``check``.
@@ -64,7 +68,7 @@ def raw_elements(data: bytes, check: Check) -> list[bytes]:
     if data[0] != SEQUENCE or end != len(data):
         raise QuoteError(check, "the DER is one SEQUENCE")
     out: list[bytes] = []
-    while at < end:
+    while at < end and len(out) != most:
         _, after = _read_one(data, at, check)
         out.append(data[at:after])
         at = after

@@ -84,7 +84,7 @@ def parse_quote(data: bytes) -> Quote:
     (length,) = _U32.unpack(_take(data, start, 4, "signature length"))
     section = _take(data, start + 4, length, "signature data")
     padding = data[start + 4 + length :]
-    if padding.strip(b"\0"):
+    if padding != bytes(len(padding)):
         raise QuoteError(Check.TRAILING_BYTES, "only zeros may follow a quote", value=len(padding))
     certification = _parse_certification(section)
     return Quote(

@@ -16,7 +16,9 @@ __all__ = ["SGX_EXTENSION_OID", "PckExtension", "parse_pck_extension"]
 
 SGX_EXTENSION_OID = "1.2.840.113741.1.13.1"
 _SGX_ARC = bytes.fromhex("2a864886f84d010d01")  # the same in DER; longer arcs start with it
+_SGX_ARC_BYTES = len(_SGX_ARC)
 _COMPONENTS = 16
+_COMPONENT_ARCS = tuple(bytes((2, place)) for place in range(1, _COMPONENTS + 1))
 _MAX_SVN = 255
 _MAX_PCESVN = 0xFFFF
 
@@ -72,9 +74,7 @@ def parse_pck_extension(value: bytes) -> PckExtension:
     flags = _fields(_optional(fields, b"\x07", der.SEQUENCE) or b"", prefix=b"\x07")
     return PckExtension(
         ppid=_octets(fields, b"\x01", 16),
-        component_svns=tuple(
-            _integer(tcb, bytes((2, place)), _MAX_SVN) for place in range(1, _COMPONENTS + 1)
-        ),
+        component_svns=tuple([_integer(tcb, arc, _MAX_SVN) for arc in _COMPONENT_ARCS]),
         pcesvn=_integer(tcb, b"\x02\x11", _MAX_PCESVN),
         cpusvn=_octets(tcb, b"\x02\x12", 16),
         pceid=_octets(fields, b"\x03", 2),
@@ -93,13 +93,14 @@ _Entry = tuple[int, bytes]
 
 def _fields(content: bytes, prefix: bytes = b"") -> dict[bytes, _Entry]:
     found: dict[bytes, _Entry] = {}
+    whole = _SGX_ARC + prefix
     for tag, value in der.elements(content):
         pair = der.elements(value) if tag == der.SEQUENCE else []
         if len(pair) != 2 or pair[0][0] != der.OID:  # noqa: PLR2004 - an OID and its value
             raise _refuse("an SGX field is a SEQUENCE of OID and value")
         oid = pair[0][1]
-        arc = oid[len(_SGX_ARC) :]
-        if not (oid.startswith(_SGX_ARC) and arc and arc.isascii() and arc.startswith(prefix)):
+        arc = oid[_SGX_ARC_BYTES:]
+        if not (arc and oid.startswith(whole) and arc.isascii()):
             raise _refuse(f"OID {oid.hex()} belongs to the SGX arc")
         if arc in found:
             raise _refuse(f"field {_dotted(arc)} appears once")

@@ -9,7 +9,6 @@ chains to the same root (a verifier that forgets this accepts TCB Info from any 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from hashlib import sha256
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,11 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtensionOID, NameOID
 
-from tdx.collateral import split_pem
 from tdx.errors import Check, QuoteError
 from tdx.quote import SGX_EXTENSION_OID
 from tdx.quote.der import raw_elements
-from tdx.trust import EMULATED_ORGANIZATION, TrustRoot
 from tdx.verify.signatures import check_der_signature
 
 __all__ = [
@@ -30,10 +27,10 @@ __all__ = [
     "PCK_NAMES",
     "TCB_SIGNER_NAMES",
     "Certificate",
-    "Pool",
     "check_authority",
     "check_end_entity",
     "check_time",
+    "read_certificate",
 ]
 
 PCK_CA_NAMES = ("Intel SGX PCK Platform CA", "Intel SGX PCK Processor CA")
@@ -105,63 +102,6 @@ class Certificate:
     sgx_extension: bytes | None = field(repr=False)
 
 
-class Pool:
-    """Read each distinct certificate of one verification once, and pin the root.
-
-    Args:
-        root: The root that every chain must end in.
-    """
-
-    def __init__(self, root: TrustRoot) -> None:
-        self._root = root
-        self._read: dict[bytes, Certificate] = {}
-        self._split: dict[bytes, list[bytes]] = {}
-
-    def chain(self, pem: bytes, length: int, what: str) -> list[Certificate]:
-        """Read a chain of exactly ``length`` certificates, end entity first, pinned root last.
-
-        Raises:
-            QuoteError: ``chain_shape``, ``root_pin``, ``certificate_format``,
-                ``certificate_name`` or ``emulated_marker``.
-        """
-        ders = self._split.get(pem)
-        if ders is None:
-            ders = self._split[pem] = split_pem(pem, Check.CHAIN_SHAPE)
-        if len(ders) != length:
-            raise QuoteError(
-                Check.CHAIN_SHAPE, f"the {what} has {length} certificates", value=len(ders)
-            )
-        # The name of a root proves nothing: anybody can write Intel's into a certificate.
-        found = sha256(ders[-1]).digest()
-        if found != self._root.certificate_sha256:
-            raise QuoteError(
-                Check.ROOT_PIN, f"the {what} ends in the pinned root", value=found.hex()
-            )
-        return [self._certificate(der) for der in ders]
-
-    def _certificate(self, der: bytes) -> Certificate:
-        known = self._read.get(der)
-        if known is None:
-            known = self._read[der] = read_certificate(der)
-            self._check_organization(known)
-        return known
-
-    def _check_organization(self, certificate: Certificate) -> None:
-        if certificate.organization == self._root.organization:
-            return
-        if certificate.organization == EMULATED_ORGANIZATION:
-            raise QuoteError(
-                Check.EMULATED_MARKER,
-                "no certificate is an emulator's",
-                value=EMULATED_ORGANIZATION,
-            )
-        raise QuoteError(
-            Check.CERTIFICATE_NAME,
-            f"the organisation is {self._root.organization}",
-            value=certificate.organization,
-        )
-
-
 def read_certificate(der: bytes) -> Certificate:
     """Read a DER certificate completely.
 
@@ -177,24 +117,26 @@ def read_certificate(der: bytes) -> Certificate:
 
 
 def _read(der: bytes, parsed: x509.Certificate) -> Certificate:
-    signed = raw_elements(der, Check.CERTIFICATE_FORMAT)[0]
-    fields = raw_elements(signed, Check.CERTIFICATE_FORMAT)
-    key, extensions, subject = parsed.public_key(), parsed.extensions, parsed.subject
+    # What is compared or verified as bytes is cut out of the bytes that came.
+    (signed,) = raw_elements(der, Check.CERTIFICATE_FORMAT, most=1)
+    fields = raw_elements(signed, Check.CERTIFICATE_FORMAT, most=_SUBJECT + 1)
+    key, serial = parsed.public_key(), parsed.serial_number
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise QuoteError(Check.CERTIFICATE_FORMAT, "a certificate's key is P-256")
     if not isinstance(parsed.signature_hash_algorithm, SHA256):
         raise QuoteError(Check.CERTIFICATE_FORMAT, "a certificate is signed over SHA-256")
     if parsed.version is not x509.Version.v3:
         raise QuoteError(Check.CERTIFICATE_FORMAT, "a certificate is X.509 v3")
-    if parsed.serial_number <= 0:
+    if serial <= 0:
         raise QuoteError(Check.CERTIFICATE_FORMAT, "a serial number is positive")
-    basic = extensions.get_extension_for_class(x509.BasicConstraints).value
+    basic, usage, sgx_extension = _read_extensions(parsed.extensions)
+    common_name, organization = _read_subject(parsed.subject)
     return Certificate(
         subject=fields[_SUBJECT],
         issuer=fields[_ISSUER],
-        common_name=_one(subject, NameOID.COMMON_NAME),
-        organization=_one(subject, NameOID.ORGANIZATION_NAME),
-        serial=parsed.serial_number,
+        common_name=common_name,
+        organization=organization,
+        serial=serial,
         not_before=int(parsed.not_valid_before_utc.timestamp()),
         not_after=int(parsed.not_valid_after_utc.timestamp()),
         key=key,
@@ -202,23 +144,35 @@ def _read(der: bytes, parsed: x509.Certificate) -> Certificate:
         signed=signed,
         is_authority=basic.ca,
         path_length=basic.path_length,
-        usage=extensions.get_extension_for_class(x509.KeyUsage).value,
-        sgx_extension=_sgx_extension(extensions),
+        usage=usage,
+        sgx_extension=sgx_extension,
     )
 
 
-def _sgx_extension(extensions: x509.Extensions) -> bytes | None:
-    found: bytes | None = None
+def _read_extensions(
+    extensions: x509.Extensions,
+) -> tuple[x509.BasicConstraints, x509.KeyUsage, bytes | None]:
+    basic: x509.BasicConstraints | None = None
+    usage: x509.KeyUsage | None = None
+    sgx_extension: bytes | None = None
+    # The library refuses a certificate in which one of them appears twice.
     for extension in extensions:
-        if extension.critical and extension.oid not in _KNOWN_EXTENSIONS:
+        oid, value = extension.oid, extension.value
+        if isinstance(value, x509.BasicConstraints):
+            basic = value
+        elif isinstance(value, x509.KeyUsage):
+            usage = value
+        elif oid == _SGX and isinstance(value, x509.UnrecognizedExtension):
+            sgx_extension = value.value
+        elif extension.critical and oid not in _KNOWN_EXTENSIONS:
             raise QuoteError(
                 Check.CERTIFICATE_CONSTRAINTS,
                 "every critical extension is known",
-                value=extension.oid.dotted_string,
+                value=oid.dotted_string,
             )
-        if extension.oid == _SGX and isinstance(extension.value, x509.UnrecognizedExtension):
-            found = extension.value.value
-    return found
+    if basic is None or usage is None:
+        raise QuoteError(Check.CERTIFICATE_FORMAT, "a certificate says what its key is for")
+    return basic, usage, sgx_extension
 
 
 def check_authority(
@@ -321,8 +275,16 @@ def _check_no_extension(certificate: Certificate, check: Check) -> None:
         raise QuoteError(check, f"{certificate.common_name} has no SGX extension")
 
 
-def _one(name: x509.Name, oid: x509.ObjectIdentifier) -> str:
-    values = [attribute.value for attribute in name.get_attributes_for_oid(oid)]
-    if len(values) != 1 or not isinstance(values[0], str):
-        raise QuoteError(Check.CERTIFICATE_NAME, "a subject has one name and one organisation")
-    return values[0]
+def _read_subject(subject: x509.Name) -> tuple[str, str]:
+    names: list[str | bytes] = []
+    organizations: list[str | bytes] = []
+    for attribute in subject:
+        if attribute.oid == NameOID.COMMON_NAME:
+            names.append(attribute.value)
+        elif attribute.oid == NameOID.ORGANIZATION_NAME:
+            organizations.append(attribute.value)
+    match names, organizations:
+        case [str(name)], [str(organization)]:
+            return name, organization
+        case _:
+            raise QuoteError(Check.CERTIFICATE_NAME, "a subject has one name and one organisation")

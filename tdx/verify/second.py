@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tdx.collateral import Bundle
     from tdx.policy import Policy
     from tdx.trust import TrustRoot
+    from tdx.verify.memo import Memo
     from tdx.verify.memory import RollbackMemory
     from tdx.verify.verdict import Verdict
 
@@ -32,6 +33,7 @@ def verify_twice(
     policy: Policy | None = None,
     report_data: bytes | None = None,
     seen: RollbackMemory | None = None,
+    memo: Memo | None = None,
 ) -> Verdict:
     """Verify as ``verify`` does, and demand the same TCB status of the wheel.
 
@@ -43,6 +45,7 @@ def verify_twice(
         policy: What is accepted; judged by this package alone.
         report_data: The 64 bytes the quote must carry; compared by this package alone.
         seen: Numbers of earlier collateral.
+        memo: What was read before, for this package alone.
 
     Raises:
         QuoteError: Any check of ``verify``, or ``second_verifier`` if the wheel refuses or reaches
@@ -57,7 +60,14 @@ def verify_twice(
             hint="install the dcap-qvl wheel",
         ) from error
     verdict = verify(
-        quote, bundle, root=root, now=now, policy=policy, report_data=report_data, seen=seen
+        quote,
+        bundle,
+        root=root,
+        now=now,
+        policy=policy,
+        report_data=report_data,
+        seen=seen,
+        memo=memo,
     )
     # The last certificate of the chain is the pinned root: the first opinion has made sure.
     root_der = split_pem(parse_quote(quote).certification, Check.CHAIN_SHAPE)[-1]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from tdx.collateral import MAX_BUNDLE_BYTES, Level, parse_qe_identity, parse_tcb_info
+from tdx.collateral import MAX_BUNDLE_BYTES, Level
 from tdx.errors import Check, PolicyError, QuoteError
 from tdx.policy import Assessment, Policy
 from tdx.quote import PCK_CHAIN_PEM, PckExtension, Quote, parse_pck_extension, parse_quote
@@ -31,12 +31,13 @@ from tdx.verify.certificates import (
     PCK_NAMES,
     TCB_SIGNER_NAMES,
     Certificate,
-    Pool,
     check_authority,
     check_end_entity,
 )
+from tdx.verify.chains import Pool
+from tdx.verify.memo import Memo
 from tdx.verify.memory import Marks, RollbackMemory
-from tdx.verify.revocation import RevocationList, read_crl
+from tdx.verify.revocation import RevocationList, check_list
 from tdx.verify.signatures import check_raw_signature, load_point
 from tdx.verify.tcb import check_module, check_qe_level, evaluate
 from tdx.verify.verdict import SEAL, Verdict
@@ -58,6 +59,7 @@ def verify(
     policy: Policy | None = None,
     report_data: bytes | None = None,
     seen: RollbackMemory | None = None,
+    memo: Memo | None = None,
 ) -> Verdict:
     """Verify a quote against its collateral (steps 1 to 15 of the module's list).
 
@@ -70,18 +72,20 @@ def verify(
         report_data: The 64 bytes the quote must carry; None leaves them to the caller, and the
             verdict says so.
         seen: Numbers of earlier collateral.
+        memo: What was read of certificates and collateral before; it changes no verdict.
 
     Raises:
         QuoteError: The first check that fails. Once a TCB status was established it is attached.
         PolicyError: ``report_data`` has not 64 bytes.
     """
     policy = Policy() if policy is None else policy
+    memo = Memo() if memo is None else memo
     if report_data is not None and len(report_data) != _REPORT_DATA_BYTES:
         raise PolicyError(f"expected report data has 64 bytes, not {len(report_data)}")
     _check_size(bundle)  # 1
     parsed = parse_quote(quote)  # 1, 2
-    platform = _check_chains(parsed, bundle, root, now)  # 2 to 6
-    info, identity = _check_collateral(bundle, platform, now)  # 7
+    platform = _check_chains(parsed, bundle, root, now, memo)  # 2 to 6
+    info, identity = _check_collateral(bundle, platform, now, memo)  # 7
     _check_platform(platform.pck, info, root)  # 8
     qe = _check_enclave(parsed, platform.leaf, identity, root)  # 9
     _check_quote_signature(parsed)  # 10
@@ -157,14 +161,16 @@ def _check_size(bundle: Bundle) -> None:
         raise QuoteError(Check.SIZE, "collateral is at most 1 MiB", value=size)
 
 
-def _check_chains(parsed: Quote, bundle: Bundle, root: TrustRoot, now: int) -> _Platform:
+def _check_chains(
+    parsed: Quote, bundle: Bundle, root: TrustRoot, now: int, memo: Memo
+) -> _Platform:
     if parsed.certification_type != PCK_CHAIN_PEM:  # 2
         raise QuoteError(
             Check.CERTIFICATION_TYPE,
             "the quote carries its PCK chain (5)",
             value=parsed.certification_type,
         )
-    pool = Pool(root)  # 3
+    pool = Pool(root, memo)  # 3
     leaf, authority, top = pool.chain(parsed.certification, 3, "PCK chain")
     crl_issuer, _ = pool.chain(_text(bundle.pck_crl_issuer_chain), 2, "PCK CRL chain")
     tcb_signer, _ = pool.chain(_text(bundle.tcb_info_issuer_chain), 2, "TCB Info chain")
@@ -172,8 +178,9 @@ def _check_chains(parsed: Quote, bundle: Bundle, root: TrustRoot, now: int) -> _
     if not root.is_emulated and parsed.header.user_data.startswith(EMULATED_USER_DATA):
         raise QuoteError(Check.EMULATED_MARKER, "the quote is not an emulator's")
     check_authority(top, top, path_length=1, now=now)
-    root_crl = read_crl(  # 4
-        bundle.root_ca_crl, top, now=now, check=Check.ROOT_CRL, time_check=Check.ROOT_CRL_TIME
+    listed = memo.root_crl(bundle.root_ca_crl)  # 4
+    root_crl = check_list(
+        listed, top, now=now, check=Check.ROOT_CRL, time_check=Check.ROOT_CRL_TIME
     )
     root_crl.refuse(top)
     check_authority(authority, top, path_length=0, now=now)  # 5
@@ -186,8 +193,9 @@ def _check_chains(parsed: Quote, bundle: Bundle, root: TrustRoot, now: int) -> _
             )
         check_authority(crl_issuer, top, path_length=0, now=now)
         root_crl.refuse(crl_issuer)
-    pck_crl = read_crl(  # 4
-        bundle.pck_crl, authority, now=now, check=Check.PCK_CRL, time_check=Check.PCK_CRL_TIME
+    listed = memo.pck_crl(bundle.pck_crl)  # 4
+    pck_crl = check_list(
+        listed, authority, now=now, check=Check.PCK_CRL, time_check=Check.PCK_CRL_TIME
     )
     check_end_entity(leaf, authority, PCK_NAMES, now=now)  # 5
     pck_crl.refuse(leaf)
@@ -202,13 +210,15 @@ def _check_chains(parsed: Quote, bundle: Bundle, root: TrustRoot, now: int) -> _
     return _Platform(top, leaf, (tcb_signer, qe_signer), pck, root_crl, pck_crl, expires_at)
 
 
-def _check_collateral(bundle: Bundle, platform: _Platform, now: int) -> tuple[TcbInfo, QeIdentity]:
+def _check_collateral(
+    bundle: Bundle, platform: _Platform, now: int, memo: Memo
+) -> tuple[TcbInfo, QeIdentity]:
     # The signatures come first: no byte of a document is parsed that Intel did not sign.
     tcb_signer, qe_signer = platform.signers
     check_raw_signature(
         tcb_signer.key, bundle.tcb_info_signature, _text(bundle.tcb_info), Check.TCB_INFO_SIGNATURE
     )
-    info = parse_tcb_info(bundle.tcb_info)
+    info = memo.tcb_info(bundle.tcb_info)
     _check_window(info.issued_at, info.next_update, now, Check.TCB_INFO_TIME)
     check_raw_signature(
         qe_signer.key,
@@ -216,7 +226,7 @@ def _check_collateral(bundle: Bundle, platform: _Platform, now: int) -> tuple[Tc
         _text(bundle.qe_identity),
         Check.QE_IDENTITY_SIGNATURE,
     )
-    identity = parse_qe_identity(bundle.qe_identity)
+    identity = memo.qe_identity(bundle.qe_identity)
     _check_window(identity.issued_at, identity.next_update, now, Check.QE_IDENTITY_TIME)
     return info, identity
 

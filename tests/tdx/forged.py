@@ -10,7 +10,7 @@ import pytest
 
 from tdx.emulator import Emulator
 from tdx.policy import Policy
-from tdx.verify import Verdict, verify
+from tdx.verify import Memo, Verdict, verify
 
 if TYPE_CHECKING:
     from tdx.collateral import Bundle
@@ -41,6 +41,7 @@ def judge(
     now: int = NOW,
     policy: Policy = POLICY,
     report_data: bytes | None = None,
+    memo: Memo | None = None,
 ) -> Verdict:
     """Verify under the emulator's root unless told otherwise."""
     return verify(
@@ -50,6 +51,7 @@ def judge(
         now=now,
         policy=policy,
         report_data=report_data,
+        memo=memo,
     )
 
 

@@ -16,7 +16,18 @@ from tdx.emulator.forgeries import FORGERIES, Forgery, forgeries
 from tdx.errors import Check, QuoteError
 from tdx.policy import Policy
 from tdx.trust import TrustRoot
-from tests.tdx.forged import NOW, POLICY, emulator, judge, oracle, oracle_status
+from tdx.verify import Memo
+from tests.tdx.forged import (
+    NOW,
+    POLICY,
+    emulator,
+    honest_quote,
+    judge,
+    oracle,
+    oracle_status,
+)
+
+MEMO = Memo()
 
 # What the dcap-qvl wheel (0.7) accepts under the same root, and why this verifier does not.
 STRICTER = {
@@ -61,9 +72,7 @@ def made(name: str) -> Forgery:
     return forgeries(emulator())[name]()
 
 
-@pytest.mark.parametrize("name", FORGERIES)
-def test_forgery_is_refused_by_its_check(name: str) -> None:
-    forgery = made(name)
+def refused(forgery: Forgery, memo: Memo | None = None) -> tuple[Check, str | None]:
     with pytest.raises(QuoteError) as caught:
         judge(
             forgery.quote,
@@ -71,8 +80,23 @@ def test_forgery_is_refused_by_its_check(name: str) -> None:
             root=forgery.root,
             now=forgery.now,
             report_data=forgery.report_data,
+            memo=memo,
         )
-    assert (caught.value.check, caught.value.status) == (forgery.check, forgery.status)
+    return caught.value.check, caught.value.status
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_forgery_is_refused_by_its_check(name: str) -> None:
+    forgery = made(name)
+    assert refused(forgery) == (forgery.check, forgery.status)
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_memo_of_honest_quotes_and_of_the_forgery_itself_helps_no_forgery(name: str) -> None:
+    forgery = made(name)
+    for _ in range(2):
+        judge(honest_quote(), memo=MEMO)
+        assert refused(forgery, MEMO) == (forgery.check, forgery.status)
 
 
 @pytest.mark.filterwarnings("ignore")
