@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from zipnet.transport.session import Session
     from zipnet.wire.frames import Frame
 
-pytestmark = pytest.mark.requirement("Z16", "Z17")
-
 LIFETIME_S = 3
 SECOND = COMMITTEE.identities[1]
 SERVER_IMAGE, CLIENT_IMAGE = image("committee"), image("client")
