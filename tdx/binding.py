@@ -152,6 +152,7 @@ def verify_bound(  # noqa: PLR0913 - what `verify` takes, and the window
     seen: RollbackMemory | None = None,
     max_lifetime_s: int = MAX_TICKET_LIFETIME_S,
     memo: Memo | None = None,
+    second_opinion: bool = False,
 ) -> Verdict:
     """Verify a quote and that it is bound to what the verifier sees.
 
@@ -166,17 +167,20 @@ def verify_bound(  # noqa: PLR0913 - what `verify` takes, and the window
         seen: Numbers of earlier collateral.
         max_lifetime_s: Longest window accepted.
         memo: What was read of certificates and collateral before; it changes no verdict.
+        second_opinion: Whether the ``dcap-qvl`` wheel must reach the same status.
 
     Raises:
-        QuoteError: ``binding_window``, or any check of ``tdx.verify.verify``.
+        QuoteError: ``binding_window``, or any check of ``tdx.verify.verify`` or ``verify_twice``.
+        PolicyError: A second opinion is demanded and the wheel is not installed.
     """
     # Here, not above: who only builds bindings, such as a client of a group that attests nothing,
     # loads no X.509 and no policies.
-    from tdx.verify import verify  # noqa: PLC0415
+    from tdx.verify import verify, verify_twice  # noqa: PLC0415
 
     ticket = binding.ticket if isinstance(binding, Challenge) else binding
     _check_window(ticket, now, max_lifetime_s)
-    return verify(
+    judge = verify_twice if second_opinion else verify
+    return judge(
         quote,
         bundle,
         root=root,

@@ -30,7 +30,7 @@ from tdx.policy import Policy, dump_policy, load_policy
 from tdx.quote import Quote, parse_quote
 from tdx.replay import compare_logs, explain, parse_ccel
 from tdx.trust import TrustRoot
-from tdx.verify import Verdict, verify
+from tdx.verify import Verdict, verify, verify_twice
 
 __all__ = ["app", "main"]
 
@@ -53,6 +53,10 @@ PolicyFile = Annotated[Path | None, typer.Option("--policy", help="The policy, T
 ReportData = Annotated[
     str | None, typer.Option("--report-data", help="The 64 bytes the quote must carry, hex.")
 ]
+SecondOpinion = Annotated[
+    bool,
+    typer.Option("--second-opinion", help="Accept only what the dcap-qvl wheel accepts as well."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -63,11 +67,13 @@ def verify_command(
     at: At = None,
     policy: PolicyFile = None,
     report_data: ReportData = None,
+    second_opinion: SecondOpinion = False,
     as_json: AsJson = False,
 ) -> None:
     """Verify a quote under Intel's root: exit 0 if accepted, 1 if rejected."""
+    judge = verify_twice if second_opinion else verify
     _judge(
-        lambda: verify(
+        lambda: judge(
             _read(quote),
             Bundle.from_json(_read(collateral)),
             root=TrustRoot.intel(),

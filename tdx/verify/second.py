@@ -57,7 +57,7 @@ def verify_twice(
     except ImportError as error:
         raise PolicyError(
             "two opinions are demanded, and dcap-qvl is not installed",
-            hint="install the dcap-qvl wheel",
+            hint="pip install 'zipnet[second-opinion]'",
         ) from error
     verdict = verify(
         quote,
@@ -74,11 +74,13 @@ def verify_twice(
     try:
         collateral = dcap_qvl.QuoteCollateralV3.from_json(bundle.to_json())
         status = str(dcap_qvl.verify_with_root_ca(quote, collateral, root_der, now).status)
-    except ValueError as error:
-        first_line = str(error).partition("\n")[0]
-        raise QuoteError(
-            Check.SECOND_VERIFIER, "the second verifier accepts", value=first_line
-        ) from error
+    except Exception as error:
+        raise _dissent(error) from error
+    except BaseException as error:
+        # A panic of the wheel is no Exception, and no verdict either.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise _dissent(error) from error
     if status != verdict.assessment.status:
         raise QuoteError(
             Check.SECOND_VERIFIER,
@@ -86,3 +88,8 @@ def verify_twice(
             value=status,
         )
     return verdict
+
+
+def _dissent(error: BaseException) -> QuoteError:
+    first_line = str(error).partition("\n")[0]
+    return QuoteError(Check.SECOND_VERIFIER, "the second verifier accepts", value=first_line)
