@@ -130,6 +130,7 @@ class HarnessServer:
     records: list[VerifiedRecord] = field(default_factory=list)
     kept: dict[Digest, bytes] = field(default_factory=dict)
     alive: bool = False
+    frozen: bool = False
     machine: ServerMachine | None = None
     custody: KeyCustody | None = None
     releases: FileJournal | None = None
@@ -229,7 +230,8 @@ class ServerCluster:
         for _ in range(200):
             before = (len(self.log), len(self.performed))
             for server in self.alive():
-                self._feed(server)
+                if not server.frozen:
+                    self._feed(server)
             if (len(self.log), len(self.performed)) == before:
                 return
         raise AssertionError("the cluster does not come to rest")

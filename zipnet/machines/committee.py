@@ -12,6 +12,10 @@ Rules:
 4. A record is final with the signatures of its whole roster, or, where somebody asks for it, with
    as many as the descriptor's ``max_absent`` leaves.
 5. Applying a command twice changes nothing the second time.
+6. Where a partial that was committed to never comes, the round ends all the same, without a record:
+   when every server of the roster says which partials nobody could give it, all the same ones, and
+   nobody has signed. Those that are waited for must say so themselves, except as many as
+   ``max_absent`` leaves. One live server that holds the partial, or still hopes, prevents it.
 
 Privacy does not rest on this file: each server also asks its own ``guard`` before it releases
 anything, and the guard does not believe the log.
@@ -59,6 +63,7 @@ __all__ = [
     "CommitteeState",
     "KemAnnounced",
     "Outcome",
+    "PartialMissed",
     "PartialPosted",
     "Phase",
     "Refused",
@@ -135,6 +140,14 @@ class PartialPosted:
 
 
 @dataclass(frozen=True, slots=True)
+class PartialMissed:
+    """A server says that these servers' partials cannot be had."""
+
+    server: ServerIndex
+    missing: tuple[ServerIndex, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SignaturePosted:
     """A server signed the round's record."""
 
@@ -175,6 +188,7 @@ Outcome = (
     | RoundOpened
     | RoundChosen
     | PartialPosted
+    | PartialMissed
     | SignaturePosted
     | RoundSealed
     | RoundAborted
@@ -200,12 +214,13 @@ class CommitteeState:
         self.chosen: ChooseAggregate | None = None
         self.partials: dict[ServerIndex, Digest] = {}
         self.signatures: dict[ServerIndex, SignRecord] = {}
+        self.missed: dict[ServerIndex, frozenset[ServerIndex]] = {}
         self.last_final = RoundNumber(0)
         self.last_record = ZERO_RECORD_HASH
         self.schedule = EMPTY_SCHEDULE_HASH
         self.next_sequence = 0
-        self._serials: dict[PeerId, int] = {}
-        self._registry_version = 0
+        self.serials: dict[PeerId, int] = {}
+        self.registry_version = 0
         # The whole of what may happen when: (phase, command) -> transition.
         self._transitions: dict[
             tuple[Phase, type[Command]], Callable[[ServerIndex, Command], Outcome]
@@ -217,6 +232,7 @@ class CommitteeState:
             (Phase.CHOSEN, AbortRound): self._on_abort,
             (Phase.REVEALED, SignRecord): self._on_sign,
             (Phase.REVEALED, SealRecord): self._on_seal,
+            (Phase.REVEALED, AbortRound): self._on_missed,
         }
         for phase in Phase:
             self._transitions[phase, AnnounceKem] = self._on_announce
@@ -253,7 +269,7 @@ class CommitteeState:
 
     def _on_register(self, _author: ServerIndex, command: Command) -> Outcome:
         assert isinstance(command, RegisterClient)
-        if command.serial <= self._serials.get(command.peer, -1):
+        if command.serial <= self.serials.get(command.peer, -1):
             return Refused("stale_registration")
         old = self.registry.index_of(command.peer)
         if old is None and self.registry.active_count >= self.max_clients:
@@ -267,8 +283,21 @@ class CommitteeState:
             first_round=RoundNumber(self.last_round + 1),
         )
         self.registry.apply((change,))
-        self._serials[command.peer] = command.serial
+        self._note_serial(command.peer, command.serial)
         return ClientRegistered(command.peer, change, self.registry.version, old)
+
+    def _note_serial(self, peer: PeerId, serial: int) -> None:
+        """Remember a client's serial, and forget those of the clients longest gone.
+
+        What is forgotten could be registered again by an old blob; servers open that only as long
+        as they hold the KEM epoch it names, and nobody sends under it.
+        """
+        self.serials.pop(peer, None)
+        self.serials[peer] = serial
+        if len(self.serials) > 2 * self.max_clients:
+            gone = [peer for peer in self.serials if self.registry.index_of(peer) is None]
+            for old in gone[: 1 + len(gone) // 16]:
+                del self.serials[old]
 
     def _on_retire(self, _author: ServerIndex, command: Command) -> Outcome:
         assert isinstance(command, RetireClient)
@@ -290,7 +319,7 @@ class CommitteeState:
         self.phase = Phase.OPEN
         self.signed = command.signed
         self.last_round = header.round
-        self._registry_version = header.registry_version
+        self.registry_version = header.registry_version
         return RoundOpened(command.signed)
 
     def _open_refusal(self, author: ServerIndex, signed: SignedHeader) -> str | None:
@@ -304,7 +333,7 @@ class CommitteeState:
             return "other_group"
         if author != header.opener:
             return "not_the_opener"
-        known = self._registry_version <= header.registry_version <= self.registry.version
+        known = self.registry_version <= header.registry_version <= self.registry.version
         if not known or self.registry.digest_at(header.registry_version) != header.registry_digest:
             return "unknown_registry"
         try:
@@ -391,8 +420,36 @@ class CommitteeState:
         refusal = self._round_refusal(author, command.round)
         if refusal is not None:
             return refusal
+        if command.why is AbortReason.PARTIAL_WITHHELD:
+            return Refused("out_of_place")
         self._close_round()
         return RoundAborted(command.round, command.why, command.absent)
+
+    def _on_missed(self, author: ServerIndex, command: Command) -> Outcome:
+        """Rule 6: count who misses what; the round ends when all agree."""
+        assert isinstance(command, AbortRound)
+        refusal = self._round_refusal(author, command.round)
+        if refusal is not None:
+            return refusal
+        missing = frozenset(command.absent)
+        known = missing and missing.issubset(self._roster())
+        if command.why is not AbortReason.PARTIAL_WITHHELD or not known:
+            return Refused("out_of_place")
+        if self.signatures:
+            return Refused("already_signed")  # the signer has all partials, and gives them
+        if self.missed.get(author) == missing:
+            return Refused("second_word")
+        self.missed[author] = missing
+        if not self._all_miss(missing):
+            return PartialMissed(author, command.absent)
+        self._close_round()
+        return RoundAborted(command.round, command.why, command.absent)
+
+    def _all_miss(self, missing: frozenset[ServerIndex]) -> bool:
+        roster = self._roster()
+        silent = {server for server in roster if self.missed.get(server) != missing}
+        absent = len(self.descriptor.committee) - len(roster) + len(silent)
+        return silent <= missing and absent <= self.descriptor.descriptor.max_absent
 
     def _round_refusal(self, author: ServerIndex, round_number: RoundNumber) -> Refused | None:
         if round_number != self.last_round:
@@ -410,3 +467,4 @@ class CommitteeState:
         self.chosen = None
         self.partials = {}
         self.signatures = {}
+        self.missed = {}

@@ -126,13 +126,10 @@ class ReleaseGuard:
             The release to persist first and make then, or the refusal.
         """
         header = request.header
-        if not self._entered:
-            return RefusedRelease("memory_lost")
-        # 1. This round, this header, this server.
-        if self._server not in header.roster:
-            return RefusedRelease("not_in_roster")
-        if (request.aggregate_round, request.aggregate_header_hash) != (header.round, header.hash):
-            return RefusedRelease("other_header")
+        # 1. This round, this header, this server, and nothing forgotten.
+        misfit = self._misfit(request)
+        if misfit is not None:
+            return RefusedRelease(misfit)
         # 2. Enough distinct clients, every one of them admitted here.
         if len(request.participants) < self._min_participants:
             return RefusedRelease("below_minimum")
@@ -147,6 +144,15 @@ class ReleaseGuard:
         if header.round < self._last.round:
             return RefusedRelease("older_round")
         return released
+
+    def _misfit(self, request: ReleaseRequest) -> str | None:
+        header = request.header
+        if not self._entered:
+            return "memory_lost"
+        if self._server not in header.roster:
+            return "not_in_roster"
+        named = (request.aggregate_round, request.aggregate_header_hash)
+        return None if named == (header.round, header.hash) else "other_header"
 
     def remember(self, released: Released) -> None:
         """Take note of a release once it is durable.

@@ -13,6 +13,8 @@ Rules:
 3. A partial may leave only in phase ``REVEALED``: every roster server has committed to its own.
 4. Every closed round steps the chains before anything of a later round is done.
 5. Only the leader opens, chooses, aborts and seals; every server could, and the log decides.
+6. A partial is given up, in the log and after the deadline only, when no server gave it and its own
+   is out of reach or has given it up as well.
 """
 
 from __future__ import annotations
@@ -66,6 +68,8 @@ from zipnet.machines.server_effects import (
     UnblindFailed,
 )
 from zipnet.protocol.command import (
+    AbortReason,
+    AbortRound,
     AnnounceKem,
     ChooseAggregate,
     Command,
@@ -149,6 +153,7 @@ class ServerMachine:
         self._early: deque[AggregateArrived] = deque(maxlen=_MAX_AGGREGATES)
         self._refused_round = RoundNumber(0)
         self._last_open = float("-inf")
+        self._deadline_s = cadence.round_deadline_ms / 1000
         self._to_admit: dict[RegistryIndex, AdmitClient] = {}
         self._registrations: dict[RegistryIndex, Digest] = {}
         self._admitted: set[RegistryIndex] = set()
@@ -200,6 +205,20 @@ class ServerMachine:
         if header is None or index not in self._admitted:
             return False
         return self.state.registry.is_member(index, header.registry_version, header.round)
+
+    def waiting_for(self, now: float) -> tuple[ServerIndex, ...]:
+        """Return the servers without which no round can go on, as far as this one sees."""
+        header = self.state.header
+        if header is None:
+            here = (*self._connected, self.server)
+            if len(here) >= self._descriptor.required_signatures:
+                return ()
+            everyone = range(len(self._descriptor.committee))
+            return tuple(ServerIndex(i) for i in everyone if i not in here)
+        late = now >= self._last_open + self._deadline_s
+        if late and self.state.phase is Phase.REVEALED and self.server in header.roster:
+            return self._missing_of(header)
+        return ()
 
     # -- what the log says -----------------------------------------------------------------
 
@@ -396,16 +415,17 @@ class ServerMachine:
             return
         if self.server in header.roster:
             self._look_at_partials(header, chosen, now, effects)
+            self._look_at_missing(header, now, effects)
 
     def _look_at_partials(
         self, header: RoundHeader, chosen: ChooseAggregate, now: Instant, effects: list[Effect]
     ) -> None:
         mine = self._round
         if mine.own_partial is None:
-            # After a restart: the same release again, for the same participants.
+            # After a restart: the same release again, for the same participants. Where this server
+            # has forgotten its keys, somebody else may still hold what it shared before.
             self._release(now, effects)
-            return
-        if not mine.shared:
+        elif not mine.shared:
             mine.shared = True
             mine.partials[self.server] = mine.own_partial
             effects.append(SharePartial(header.round, mine.own_partial))
@@ -416,6 +436,20 @@ class ServerMachine:
             self._fetch(chosen.aggregate, header.roster, now, effects)
         elif len(mine.partials) == len(header.roster):
             self._sign(header, chosen, now, effects)
+
+    def _missing_of(self, header: RoundHeader) -> tuple[ServerIndex, ...]:
+        return tuple(s for s in header.roster if s not in self._round.partials)
+
+    def _look_at_missing(self, header: RoundHeader, now: Instant, effects: list[Effect]) -> None:
+        """Rule 6: say in the log which partials cannot be had."""
+        if self.state.signatures or now.monotonic < self._last_open + self._deadline_s:
+            return
+        missing = self._missing_of(header)
+        hoped_for = self._connected - self.state.missed.keys()
+        if missing and not hoped_for.intersection(missing):
+            command = AbortRound(header.round, AbortReason.PARTIAL_WITHHELD, missing)
+            if self.state.missed.get(self.server) != frozenset(missing):
+                self._propose(command, now, effects)
 
     def _sign(
         self, header: RoundHeader, chosen: ChooseAggregate, now: Instant, effects: list[Effect]

@@ -214,6 +214,7 @@ class _Server:
         self._clock = SystemClock()
         self._notifier = ServiceNotifier(os.environ)
         self._doubting: set[ServerIndex] = set()
+        self._waiting_for: frozenset[ServerIndex] = frozenset()
         self.metrics = NodeMetrics(
             CollectorRegistry(),
             instance=settings.instance,
@@ -394,7 +395,22 @@ class _Server:
                 ok=leader is not None and self.consensus.caught_up(),
                 reason="no_leader" if leader is None else "catching_up",
             )
+            self._look_for_absent()
             await asyncio.sleep(0.25)
+
+    def _look_for_absent(self) -> None:
+        """Say for whom the rounds wait, where they do (protocol.md §6.1, §6.6)."""
+        waiting = frozenset(self.machine.waiting_for(self._clock.monotonic()))
+        if waiting == self._waiting_for:
+            return
+        for server in sorted(waiting | self._waiting_for):
+            reason = f"waiting_for_server_{server}"
+            self.health.set(f"server_{server}", ok=server not in waiting, reason=reason)
+        self._waiting_for = waiting
+        if waiting:
+            self._log.warning("rounds_stalled", absent=sorted(waiting))
+        else:
+            self._log.info("rounds_resumed")
 
     async def _watch_clients(self) -> None:
         if self._client_watch is None:

@@ -61,6 +61,7 @@ class AbortReason(IntEnum):
     NO_AGGREGATE = 2
     PARTIAL_MISSING = 3
     LEADER_CHANGED = 4
+    PARTIAL_WITHHELD = 5
 
 
 @dataclass(frozen=True, slots=True)

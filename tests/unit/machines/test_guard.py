@@ -169,3 +169,26 @@ def _release_any_order(make: object, asked: list[tuple[int, frozenset[int], int,
         guard.remember(decision)
         assert len(members) >= 3
         assert out.setdefault(number, (members, stamp)) == (members, stamp), "two releases"
+
+
+@pytest.mark.requirement("M1")
+def test_without_memory_nothing_is_released_before_it_is_known_what_was_opened() -> None:
+    guard = ReleaseGuard(server=ServerIndex(1), min_participants=3, history=None)
+    assert reason(guard.decide(request(7), admitted=everyone)) == "memory_lost"
+    guard.enter(RoundNumber(7))
+    for number in (1, 6, 7):
+        refused = reason(guard.decide(request(number), admitted=everyone))
+        assert refused in {"older_round", "second_release"}
+    decision = guard.decide(request(8), admitted=everyone)
+    assert isinstance(decision, Released)
+    guard.remember(decision)
+    # Entering again, as after a change of standing, neither forgets nor skips anything.
+    guard.enter(RoundNumber(20))
+    assert guard.last_round == 8
+    assert guard.decide(request(8), admitted=everyone) == decision
+
+
+def test_a_guard_that_remembers_is_not_moved_by_entering() -> None:
+    guard = make_guard()
+    guard.enter(RoundNumber(7))
+    assert isinstance(guard.decide(request(7), admitted=everyone), Released)
