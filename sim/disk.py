@@ -103,6 +103,11 @@ class Disk:
         content.unsynced = []
         return content.seen
 
+    def peek(self, path: str) -> bytes:
+        """The file as a process sees it now, nothing where there is none."""
+        content = self._files.get(path)
+        return b"" if content is None else bytes(content.seen)
+
     def step(self) -> None:
         """Count one operation and cut the power when its number has come."""
         self.operations += 1

@@ -8,6 +8,7 @@ Ports:
 * :class:`Connection`, :class:`Listener`, :class:`Transport` — framed, ordered, authenticated links.
 * :class:`Consensus` — orders small commands among the committee.
 * :class:`Journal` — an append-only, checksummed, durable sequence of byte strings.
+* :class:`CompactingJournal` — the same, with snapshots that let it forget its beginning.
 * :class:`Blobs`, :class:`RecordStore` — blobs by digest; sealed records by sequence.
 * :class:`Clock` — wall and monotonic time.
 * :class:`Attestor` — shows evidence of this machine, judges that of others.
@@ -16,7 +17,7 @@ Ports:
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ __all__ = [
     "Blobs",
     "Clock",
     "CommittedCommand",
+    "CommittedSnapshot",
+    "CompactingJournal",
     "Connection",
     "Consensus",
     "ConsensusMesh",
@@ -122,6 +125,19 @@ class CommittedCommand:
     command: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class CommittedSnapshot:
+    """What the commands up to ``index`` led to, in place of those commands.
+
+    Attributes:
+        index: The last command it stands for; the next one handed out is ``index + 1``.
+        state: What some member gave to :meth:`Consensus.compact` for that index.
+    """
+
+    index: int
+    state: bytes = field(repr=False)
+
+
 class ConsensusMesh(Protocol):
     """What a consensus engine needs from the node: FIFO messages between committee members.
 
@@ -139,10 +155,13 @@ class Consensus(Protocol):
     """Orders small commands (at most 8 KiB each) among the committee, crash-fault tolerant.
 
     Duties: every member's ``batches`` yields the same commands in the same order without gaps or
-    doubles, from index 1 after each start (state machines are rebuilt by replay); a command that
-    ``propose`` returned for is committed and durable on a majority; ``propose`` raises
-    :class:`~zipnet.errors.ConsensusError` when the command was not accepted *or its fate is not
-    known*, so commands must be idempotent. Privacy never rests on this port.
+    doubles, from index 1 after each start (state machines are rebuilt by replay), except that a
+    :class:`CommittedSnapshot` may stand for all commands up to its index: first after a start, and
+    later where this member was too far behind. A command that ``propose`` returned for is committed
+    and durable on a majority; ``propose`` raises :class:`~zipnet.errors.ConsensusError` when the
+    command was not accepted *or its fate is not known*, so commands must be idempotent. What all
+    members pass to ``compact`` for one index must be the same bytes. Privacy never rests on this
+    port.
     """
 
     async def start(self) -> None: ...
@@ -151,8 +170,15 @@ class Consensus(Protocol):
 
     async def propose(self, command: bytes, *, timeout_s: float) -> None: ...
 
-    def batches(self) -> AsyncIterator[Sequence[CommittedCommand]]:
+    def batches(self) -> AsyncIterator[Sequence[CommittedCommand | CommittedSnapshot]]:
         """Committed commands, grouped as they became known; ends when the engine stops."""
+        ...
+
+    def compact(self, index: int, state: bytes) -> None:
+        """Let ``state`` stand for all commands up to ``index``, which this member has applied.
+
+        A hint that returns at once; the engine may also go on without acting on it.
+        """
         ...
 
     def receive(self, server: int, message: bytes) -> None:
@@ -193,6 +219,27 @@ class Journal(Protocol):
     def truncate(self, count: int) -> None:
         """Drop all entries from position ``count`` on, durably."""
         ...
+
+    def close(self) -> None: ...
+
+
+class CompactingJournal(Protocol):
+    """A :class:`Journal` of groups that can put a snapshot in the place of its beginning.
+
+    Duties: those of :class:`Journal` for what is appended. ``compact`` is atomic: after a crash
+    there is either everything as before, or exactly the new snapshot and entries. A snapshot
+    damaged later is noticed on opening, never handed out, and made up for by what was there before
+    or refused with :class:`~zipnet.errors.StorageError`; in the first case ``entries`` are those
+    after the older snapshot, and repeat what was restated for the newer one.
+    """
+
+    def snapshot(self) -> bytes | None: ...
+
+    def entries(self) -> Sequence[bytes]: ...
+
+    def append_group(self, entries: Sequence[bytes]) -> None: ...
+
+    def compact(self, snapshot: bytes, entries: Sequence[bytes]) -> None: ...
 
     def close(self) -> None: ...
 

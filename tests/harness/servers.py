@@ -17,6 +17,8 @@ import numpy as np
 
 from tests.harness.committee import HarnessCommittee, make_draw, make_identity, pad_engine
 from zipnet.errors import GuardError
+from zipnet.machines.committee import CommitteeState
+from zipnet.machines.committee_snapshot import encode_state
 from zipnet.machines.guard import Released, ReleaseGuard
 from zipnet.machines.server import ServerMachine
 from zipnet.machines.server_effects import (
@@ -43,7 +45,9 @@ from zipnet.machines.server_effects import (
     PublishOpened,
     RecordAssembled,
     RefuseRelease,
+    Restored,
     RetireChain,
+    RetireOtherChains,
     SharePartial,
     StandingChanged,
     StepChains,
@@ -203,6 +207,15 @@ class ServerCluster:
         server.applied = 0
         server.alive = True
 
+    def restore(self, index: int) -> None:
+        """Hand a server the log so far as a snapshot, instead of what it has not seen of it."""
+        server = self.servers[index]
+        state = CommitteeState(self.descriptor)
+        for command in self.log:
+            state.apply(command)
+        server.events.append(Restored(len(self.log), encode_state(state)))
+        server.applied = len(self.log)
+
     def kill(self, index: int) -> None:
         """Take a server down with everything it had in memory."""
         server = self.servers[index]
@@ -301,6 +314,8 @@ class ServerCluster:
                 self._admit(server, effect)
             case RetireChain():
                 server.custody.retire(effect.index)
+            case RetireOtherChains():
+                server.custody.retire_others(effect.kept)
             case AnnounceKemKey():
                 self._announce(server, effect)
             case PublishOpened():

@@ -19,6 +19,8 @@ Rules:
 5. The inbox is bounded: what does not fit is dropped, as the network may do too.
 6. ``batches`` has one consumer. What it has not taken yet waits in memory; those bytes are part
    of the log in memory anyway.
+7. A state given to :meth:`EmbeddedConsensus.compact` is written by the next step, which then has to
+   wait for it like for any other write; a newer one given before that takes its place.
 """
 
 from __future__ import annotations
@@ -34,11 +36,17 @@ from typing import ClassVar, Final
 
 from pysyncobj.config import FAIL_REASON
 
+from zipnet.consensus.members import MAX_STATE_BYTES, Members, Snapshot
 from zipnet.consensus.messages import MAX_COMMAND_BYTES, Message, decode_message, encode_message
 from zipnet.consensus.raft import MAX_UNCOMMITTED, RaftMember, Timing
 from zipnet.consensus.raftlog import DurableLog
 from zipnet.errors import ConfigError, ConsensusError, LocalProtocolError, RemoteProtocolError
-from zipnet.ports import CommittedCommand, ConsensusMesh, Journal
+from zipnet.ports import (
+    CommittedCommand,
+    CommittedSnapshot,
+    CompactingJournal,
+    ConsensusMesh,
+)
 
 __all__ = ["COMMITTEE_SIZES", "EmbeddedConsensus", "EngineStatus", "RunBlocking"]
 
@@ -72,8 +80,10 @@ class EngineStatus:
     Attributes:
         term: Current Raft term.
         leader: Index of the member believed to lead, if any.
-        log_entries: Entries in the log, no-ops included.
-        commit_index: How many of them are committed.
+        log_entries: Entries in memory, no-ops included.
+        commit_index: Index of the last one committed, counted from the beginning of time.
+        snapshot_index: Index the newest snapshot ends at, 0 before the first.
+        voters: Seats whose members count.
         refused: Messages dropped because no sound member sends them.
         dropped: Messages dropped because the inbox was full.
     """
@@ -82,22 +92,28 @@ class EngineStatus:
     leader: int | None
     log_entries: int
     commit_index: int
+    snapshot_index: int
+    voters: frozenset[int]
     refused: int
     dropped: int
 
 
 class EmbeddedConsensus:
-    """Consensus among a fixed committee. Implements :class:`zipnet.ports.Consensus`.
+    """Consensus among a committee. Implements :class:`zipnet.ports.Consensus`.
 
     Args:
-        server: Index of this member, from 0.
-        size: Number of members, one of :data:`COMMITTEE_SIZES`.
-        journal: An open journal of this engine's own; pass ``retain=False`` when opening it.
+        server: Seat of this member, from 0.
+        size: Number of seats, one of :data:`COMMITTEE_SIZES`.
+        journal: An open journal of this engine's own.
         mesh: How messages reach the other members.
         timing: Time-outs; the default suits LAN and WAN with round trips below 100 ms.
         clock: Monotonic seconds; the running loop's own by default.
         rng: Election jitter; system randomness by default.
         run_blocking: Where the fsync runs; a thread of the engine's own by default.
+        members: Member id of each seat, 64 bits, as this member was told them; the seats' numbers
+            by default. Once the log names members, only those count.
+        joining: This member takes another's seat: it neither votes for itself nor leads before the
+            committee let it in. Of no effect once it has a log.
 
     Raises:
         ConfigError: ``size`` is not allowed, ``server`` is not below it, the timing contradicts
@@ -110,19 +126,22 @@ class EmbeddedConsensus:
     _member_type: ClassVar[type[RaftMember]] = RaftMember
     _log_type: ClassVar[type[DurableLog]] = DurableLog
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - composition: one argument for each neighbour
         self,
         *,
         server: int,
         size: int,
-        journal: Journal,
+        journal: CompactingJournal,
         mesh: ConsensusMesh,
         timing: Timing | None = None,
         clock: Callable[[], float] | None = None,
         rng: random.Random | None = None,
         run_blocking: RunBlocking | None = None,
+        members: Sequence[int] | None = None,
+        joining: bool = False,
     ) -> None:
-        if size not in COMMITTEE_SIZES or not 0 <= server < size:
+        ids = tuple(range(size)) if members is None else tuple(members)
+        if size not in COMMITTEE_SIZES or not 0 <= server < size or len(set(ids)) != size:
             raise ConfigError(
                 f"server {server} of {size} is no place in a committee",
                 hint=f"a committee has one of {COMMITTEE_SIZES} servers, numbered from 0",
@@ -135,10 +154,13 @@ class EmbeddedConsensus:
         self._clock = clock or _loop_time
         self._pool: ThreadPoolExecutor | None = None
         self._run_blocking = run_blocking or self._in_thread
+        founding = Members.awaiting(ids) if joining else Members.founding(ids)
+        self._compaction: tuple[int, bytes] | None = None
         self._member = self._member_type(
             server=server,
+            member=ids[server],
             size=size,
-            log=self._log_type(journal, server=server, size=size),
+            log=self._log_type(journal, server=server, founding=founding),
             timing=self._timing,
             clock=self._now,
             rng=rng or random.SystemRandom(),
@@ -146,14 +168,14 @@ class EmbeddedConsensus:
         self._member.self_test()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
-        self._inbox: deque[tuple[int, Message | bool]] = deque()
+        self._inbox: deque[tuple[int, tuple[int, Message] | bool]] = deque()
         self._dropped = 0
         self._wake = asyncio.Event()
         self._leader_known = asyncio.Event()
         self._slots = asyncio.Semaphore(MAX_UNCOMMITTED)
         self._pending: set[asyncio.Future[int]] = set()
         self._handed_out = 0
-        self._ready: deque[Sequence[CommittedCommand]] = deque()
+        self._ready: deque[Sequence[CommittedCommand | CommittedSnapshot]] = deque()
         self._ready_changed = asyncio.Event()
 
     async def start(self) -> None:
@@ -189,8 +211,10 @@ class EmbeddedConsensus:
         except TimeoutError as error:
             raise ConsensusError("a command was not known to be committed in time") from error
 
-    async def batches(self) -> AsyncIterator[Sequence[CommittedCommand]]:
+    async def batches(self) -> AsyncIterator[Sequence[CommittedCommand | CommittedSnapshot]]:
         """Yield committed commands, one tuple per step in which some became known.
+
+        A snapshot comes first after a start from one, and wherever a leader had to send one.
 
         Raises:
             SafeMode: The journal failed, which ended the engine.
@@ -206,6 +230,33 @@ class EmbeddedConsensus:
             failure = self._task.exception()
             if failure is not None:
                 raise failure
+
+    def compact(self, index: int, state: bytes) -> None:
+        """Let ``state`` stand for all commands up to ``index``, which were handed out.
+
+        Raises:
+            LocalProtocolError: The state is larger than
+                :data:`~zipnet.consensus.members.MAX_STATE_BYTES`, or ``index`` was not handed out.
+        """
+        if len(state) > MAX_STATE_BYTES or not 0 < index <= self._handed_out:
+            raise LocalProtocolError("a snapshot too large, or of commands not handed out")
+        self._compaction = index, state
+        self._wake.set()
+
+    def want_members(self, ids: Sequence[int]) -> None:
+        """Ask that the members with these ids sit in the committee, seat by seat.
+
+        Every member may be told; whoever leads acts on it, one seat at a time, each change
+        committed before the next. What is wanted is forgotten at a restart.
+
+        Raises:
+            LocalProtocolError: There is not one distinct id for each seat.
+        """
+        wanted = tuple(ids)
+        if len(wanted) != self._size or len(set(wanted)) != self._size:
+            raise LocalProtocolError("members wanted do not fit the committee's seats")
+        self._member.want_members(wanted)
+        self._wake.set()
 
     def receive(self, server: int, message: bytes) -> None:
         """Take one message of member ``server``; the caller has authenticated it.
@@ -243,6 +294,8 @@ class EmbeddedConsensus:
             leader=member.leader(),
             log_entries=len(member.log),
             commit_index=member.raftCommitIndex,
+            snapshot_index=0 if member.log.snapshot is None else member.log.snapshot.index,
+            voters=member.log.members().voters(),
             refused=member.refused,
             dropped=self._dropped,
         )
@@ -253,6 +306,7 @@ class EmbeddedConsensus:
                 await self._wait()
                 self._take_inbox()
                 self._member.tick()
+                self._compact()
                 await self._settle()
         finally:
             self._stopping = True
@@ -280,16 +334,20 @@ class EmbeddedConsensus:
             if isinstance(item, bool):
                 self._member.link(server, up=item)
             else:
-                self._member.receive(server, item)
+                self._member.receive(server, *item)
+
+    def _compact(self) -> None:
+        if self._compaction is not None and self._member.compact(*self._compaction):
+            self._compaction = None
 
     async def _settle(self) -> None:
         member = self._member
         staged = member.log.take_staged()
-        if staged:
+        if staged is not None:
             await self._run_blocking(partial(member.log.write, staged))
         outbox, member.outbox = member.outbox, []
         for server, message in outbox:
-            self._mesh.send(server, encode_message(message))
+            self._mesh.send(server, encode_message(message, sender=member.member))
         self._hand_out()
         outcomes, member.outcomes = member.outcomes, []
         for done, failure in outcomes:
@@ -303,11 +361,15 @@ class EmbeddedConsensus:
         applied, self._member.applied = self._member.applied, []
         if not applied:
             return
-        first = self._handed_out + 1
-        self._handed_out += len(applied)
-        self._ready.append(
-            tuple(CommittedCommand(index, body) for index, body in enumerate(applied, first))
-        )
+        batch: list[CommittedCommand | CommittedSnapshot] = []
+        for item in applied:
+            if isinstance(item, Snapshot):
+                self._handed_out = item.commands
+                batch.append(CommittedSnapshot(item.commands, item.state))
+            else:
+                self._handed_out += 1
+                batch.append(CommittedCommand(self._handed_out, item))
+        self._ready.append(tuple(batch))
         self._ready_changed.set()
 
     async def _offer(self, command: bytes) -> None:

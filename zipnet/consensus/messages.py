@@ -1,15 +1,19 @@
 """What engines of one committee say to each other: strict, versioned, size-capped messages.
 
-A message is one version byte and one MessagePack array, tagged by kind. Anything else — another
-version, an unknown kind, a missing or surplus field, a value out of range, trailing bytes — is
-refused with :class:`~zipnet.errors.RemoteProtocolError`. There is no snapshot, membership or
+A message is one version byte, the sender's member id (64 bits) and one MessagePack array, tagged by
+kind. Anything else — another version, an unknown kind, a missing or surplus field, a value out of
+range, trailing bytes — is refused with :class:`~zipnet.errors.RemoteProtocolError`. There is no
 utility message, and no field of a general type.
 
 Differences from the library's own messages, each of which closes a hole:
 
 * :class:`AppendReply` carries the term, so an answer to an earlier leadership is recognised.
 * :class:`AppendEntries` carries no entry indexes: entries follow ``prev_index`` without gaps.
-* A log entry is a no-op or an opaque command; no other kind can be written down.
+* A log entry is a no-op, an opaque command or the committee's members; no other kind can be written
+  down.
+* A snapshot travels in pieces that name it by digest, so pieces of two never mix.
+* The member id says who sits in the sender's seat: what a replaced member said does not count for
+  the one that took its place.
 """
 
 from __future__ import annotations
@@ -18,16 +22,21 @@ from typing import Annotated, Final
 
 import msgspec
 
+from zipnet.consensus.members import MAX_STATE_BYTES
 from zipnet.errors import RemoteProtocolError
 
 __all__ = [
     "MAX_BATCH_BYTES",
     "MAX_BATCH_ENTRIES",
+    "MAX_CHUNK_BYTES",
     "MAX_COMMAND_BYTES",
     "MAX_MESSAGE_BYTES",
+    "MAX_SNAPSHOT_BYTES",
     "AppendEntries",
     "AppendReply",
     "Entry",
+    "InstallReply",
+    "InstallSnapshot",
     "Message",
     "RequestVote",
     "Submit",
@@ -43,7 +52,13 @@ MAX_BATCH_BYTES: Final = 64 << 10
 #: A full batch, its last command, and 32 bytes per entry of framing.
 MAX_MESSAGE_BYTES: Final = MAX_BATCH_BYTES + MAX_COMMAND_BYTES + 32 * MAX_BATCH_ENTRIES
 
-_VERSION: Final = b"\x01"
+#: A snapshot's piece fits a message like a batch of entries does.
+MAX_CHUNK_BYTES: Final = MAX_BATCH_BYTES
+MAX_SNAPSHOT_BYTES: Final = MAX_STATE_BYTES + 1024
+
+_VERSION: Final = b"\x02"
+_SENDER_BYTES: Final = 8
+_MAX_MEMBERS_BYTES: Final = 1 + 16 * 17
 
 Term = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 Index = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
@@ -52,10 +67,11 @@ RequestId = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One log entry: its term, and its command, or None for a leader's no-op."""
+    """One log entry: its term, and its command or the members it names; a no-op has neither."""
 
     term: Term
     command: Command | None
+    members: Annotated[bytes, msgspec.Meta(max_length=_MAX_MEMBERS_BYTES)] | None = None
 
 
 class _Tagged(
@@ -117,19 +133,50 @@ class SubmitReply(_Tagged, frozen=True, tag=6):
     log_term: Term
 
 
-Message = RequestVote | Vote | AppendEntries | AppendReply | Submit | SubmitReply
+class InstallSnapshot(_Tagged, frozen=True, tag=7):
+    """A piece of the snapshot that ends at ``index``, from the leader of ``term``.
+
+    ``digest`` is BLAKE3 of all ``size`` bytes; ``chunk`` begins at ``offset``.
+    """
+
+    term: Term
+    index: Index
+    digest: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    size: Annotated[int, msgspec.Meta(ge=1, le=MAX_SNAPSHOT_BYTES)]
+    offset: Annotated[int, msgspec.Meta(ge=0, lt=MAX_SNAPSHOT_BYTES)]
+    chunk: Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_CHUNK_BYTES)]
+
+
+class InstallReply(_Tagged, frozen=True, tag=8):
+    """How many bytes of the snapshot that ends at ``index`` the sender holds."""
+
+    term: Term
+    index: Index
+    offset: Annotated[int, msgspec.Meta(ge=0, lt=MAX_SNAPSHOT_BYTES)]
+
+
+Message = (
+    RequestVote
+    | Vote
+    | AppendEntries
+    | AppendReply
+    | Submit
+    | SubmitReply
+    | InstallSnapshot
+    | InstallReply
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
 
-def encode_message(message: Message) -> bytes:
+def encode_message(message: Message, *, sender: int) -> bytes:
     """Return the bytes of ``message``, at most :data:`MAX_MESSAGE_BYTES` for what engines build."""
-    return _VERSION + _encoder.encode(message)
+    return _VERSION + sender.to_bytes(_SENDER_BYTES, "big") + _encoder.encode(message)
 
 
-def decode_message(data: bytes) -> Message:
-    """Parse one message.
+def decode_message(data: bytes) -> tuple[int, Message]:
+    """Parse one message and who sent it.
 
     Raises:
         RemoteProtocolError: The bytes are no message of this version, or break a bound above.
@@ -138,13 +185,18 @@ def decode_message(data: bytes) -> Message:
         raise RemoteProtocolError(f"a consensus message of {len(data)} bytes is too large")
     if data[:1] != _VERSION:
         raise RemoteProtocolError("a consensus message of another version, or no message at all")
+    body = memoryview(data)[1:]
     try:
-        message = _decoder.decode(memoryview(data)[1:])
+        message = _decoder.decode(body[_SENDER_BYTES:])
     except (msgspec.DecodeError, RecursionError) as error:
         raise RemoteProtocolError("a consensus message that does not parse") from error
     if isinstance(message, AppendEntries):
         _check_terms(message)
-    return message
+    elif isinstance(message, InstallSnapshot) and (
+        message.offset + len(message.chunk) > message.size
+    ):
+        raise RemoteProtocolError("a piece of a consensus snapshot that ends behind it")
+    return int.from_bytes(body[:_SENDER_BYTES], "big"), message
 
 
 def _check_terms(message: AppendEntries) -> None:
@@ -153,3 +205,5 @@ def _check_terms(message: AppendEntries) -> None:
         if not term <= entry.term <= message.term:
             raise RemoteProtocolError("a consensus message whose entries' terms go backwards")
         term = entry.term
+        if entry.command is not None and entry.members is not None:
+            raise RemoteProtocolError("a consensus message with an entry of two kinds")

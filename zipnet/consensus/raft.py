@@ -14,8 +14,10 @@ names are checked at every start, see :mod:`zipnet.consensus.quarantine`):
 * *Requests.* Ids start at a random number, so an answer meant for an earlier life of this member
   cannot confirm a command of this one. A request names the term it was meant for, and a repeated
   one is put into the log once.
-* *Sending entries.* Bounded batches, no pickled big ones, no snapshots; a follower that diverged
-  says where it agrees instead of being searched for, which the library may never finish.
+* *Sending entries.* Bounded batches, no pickled big ones; a follower that diverged says where it
+  agrees instead of being searched for, which the library may never finish.
+* *Snapshots and members.* The library's own pickle, and count any member's word for the one that
+  took its seat; see :mod:`zipnet.consensus.shipping` and :mod:`zipnet.consensus.members`.
 * *Commands.* Opaque bytes; applying one appends it to a list and so cannot raise.
 
 Driving it: ``receive`` and ``tick`` change state and collect output; then the owner makes
@@ -39,12 +41,15 @@ from pysyncobj.config import FAIL_REASON, SyncObjConf
 from pysyncobj.node import Node
 from pysyncobj.syncobj import SyncObj
 
+from zipnet.consensus.members import Snapshot, decode_members, decode_snapshot
 from zipnet.consensus.messages import (
     MAX_BATCH_BYTES,
     MAX_BATCH_ENTRIES,
     AppendEntries,
     AppendReply,
     Entry,
+    InstallReply,
+    InstallSnapshot,
     Message,
     RequestVote,
     Submit,
@@ -53,8 +58,9 @@ from zipnet.consensus.messages import (
 )
 from zipnet.consensus.peers import GatedQueue, Peers, to_library
 from zipnet.consensus.quarantine import quarantine, self_test, under_clock
-from zipnet.consensus.raftlog import NO_OP, REGULAR, DurableLog, LogEntry
-from zipnet.errors import GuardError
+from zipnet.consensus.raftlog import MEMBERS, NO_OP, REGULAR, DurableLog, LogEntry
+from zipnet.consensus.shipping import Arrival, Shipment
+from zipnet.errors import GuardError, StorageError
 
 __all__ = ["MAX_UNCOMMITTED", "OVERRIDDEN", "RaftMember", "Timing"]
 
@@ -72,6 +78,7 @@ OVERRIDDEN: Final = (
     "_SyncObj__generateRaftTimeout",
     "_SyncObj__sendAppendEntries",
     "_SyncObj__sendNextNodeIdx",
+    "_SyncObj__connectedToAnyone",
     "_SyncObj__tryLogCompaction",
     "_SyncObj__loadDumpFile",
     "_SyncObj__doChangeCluster",
@@ -97,11 +104,12 @@ class Timing:
 
 
 class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
-    """One member of a fixed committee.
+    """One member of a committee.
 
     Args:
-        server: Index of this member, below ``size``.
-        size: Number of members.
+        server: Seat of this member, below ``size``.
+        member: Its id.
+        size: Number of seats.
         log: Its log, already replayed.
         timing: Time-outs.
         clock: Monotonic seconds; the only clock ever read.
@@ -109,7 +117,8 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
 
     Attributes:
         outbox: ``(server, message)`` in sending order, to be sent once staged records are durable.
-        applied: Commands committed since last taken, in order, likewise.
+        applied: Commands committed since last taken, in order, likewise; a snapshot stands for
+            all commands before it.
         outcomes: ``(callback, failure)`` of submissions decided since last taken, likewise.
         refused: Messages dropped because no sound member sends them.
     """
@@ -124,6 +133,9 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
     _SyncObj__raftNextIndex: dict[Node, int]
     _SyncObj__raftMatchIndex: dict[Node, int]
     _SyncObj__connectedNodes: set[Node]
+    _SyncObj__otherNodes: set[Node]
+    _SyncObj__lastResponseTime: dict[Node, float]
+    _SyncObj__commandsWaitingCommit: dict[int, list[tuple[int, Callable[[object, int], None]]]]
     _SyncObj__leaderCommitIndex: int | None
     _SyncObj__noopIDx: int
     _SyncObj__newAppendEntriesTime: float
@@ -133,6 +145,7 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
         self,
         *,
         server: int,
+        member: int,
         size: int,
         log: DurableLog,
         timing: Timing,
@@ -140,8 +153,9 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
         rng: random.Random,
     ) -> None:
         self.server = server
+        self.member = member
         self.outbox: list[tuple[int, Message]] = []
-        self.applied: list[bytes] = []
+        self.applied: list[bytes | Snapshot] = []
         self.outcomes: list[tuple[Callable[[int], None], int]] = []
         self.refused = 0
         self.log = log
@@ -152,6 +166,9 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
         self._votes: set[int] = set()
         self._votes_term = -1
         self._seen: dict[int, OrderedDict[int, None]] = {i: OrderedDict() for i in range(size)}
+        self._shipments: dict[int, Shipment] = {}
+        self._arrival: Arrival | None = None
+        self._wanted: tuple[int, ...] | None = None
         others = [node for index, node in self._members.items() if index != server]
         with under_clock(clock):
             peers = Peers(self._send, self._term)
@@ -164,6 +181,10 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
         self._SyncObj__raftCurrentTerm = max(log.getCurrentTerm(), self._last()[2])
         self._SyncObj__votedForNodeId = log.getVotedForNodeId()
         self._SyncObj__raftCommitIndex = log.getRaftCommitIndex()
+        self._SyncObj__raftLastApplied = log.first
+        if log.snapshot is not None:
+            self.applied.append(log.snapshot)
+        self._adopt_members()
         self._SyncObj__commandsQueue = GatedQueue(self.has_room)
         self._SyncObj__commandsLocalCounter = self._rng.getrandbits(60)
         # Off only while constructing, when it would open a pipe to wake a thread we do not have.
@@ -191,8 +212,14 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
             # Answers still owed by that leader were lost with the link; their fate is not known.
             self._SyncObj__onLeaderChanged()
 
-    def receive(self, server: int, message: Message) -> None:
-        """Process one message of another member."""
+    def receive(self, server: int, sender: int, message: Message) -> None:
+        """Process one message of the member ``sender`` that sits, or sat, in another seat."""
+        seat = self.log.members().seats[server]
+        if sender == seat.previous:
+            return
+        leads = isinstance(message, AppendEntries | InstallSnapshot | RequestVote)
+        if not leads and (sender != seat.member or not seat.votes):
+            return
         with under_clock(self._clock):
             self._on_message(self._members[server], message)
 
@@ -200,6 +227,18 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
         """Do what time and earlier messages demand. Call after every ``receive`` and on time."""
         with under_clock(self._clock):
             self._onTick(0.0)
+            self._change_members()
+
+    def want_members(self, wanted: tuple[int, ...]) -> None:
+        """Replace members, one seat after the other, whenever this member leads, until these sit.
+
+        A leader that is to be replaced itself changes nothing: its place has to be taken first.
+        """
+        self._wanted = wanted
+
+    def compact(self, commands: int, state: bytes) -> bool:
+        """Let ``state`` stand for the first ``commands`` commands; False where that must wait."""
+        return self.log.compact(commands, state)
 
     def submit(self, command: bytes, done: Callable[[int], None]) -> None:
         """Queue a command; ``done`` gets one of the library's failure reasons, 0 for committed."""
@@ -217,7 +256,7 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
 
     def wants_tick(self) -> bool:
         """Whether another tick has something to do without any message or time passing."""
-        alone = len(self._members) == 1 and self._isLeader()
+        alone = not self._SyncObj__otherNodes and self._isLeader()
         if alone and self._SyncObj__raftCommitIndex < self._last()[1]:
             return True
         return len(self._SyncObj__commandsQueue) > 0 and self.has_room()
@@ -226,7 +265,7 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
         """When the next tick is due by time, in the clock's seconds."""
         if self._SyncObj__raftState == _LEADER:
             return self._SyncObj__newAppendEntriesTime
-        if not self._SyncObj__connectedNodes and len(self._members) > 1:
+        if not self._SyncObj__connectedToAnyone():
             return self._clock() + self._timing.election_min_s
         return self._SyncObj__raftElectionDeadline
 
@@ -255,6 +294,10 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
                 self._on_vote(node, message)
             case Submit():
                 self._on_submit(node, message)
+            case InstallSnapshot():
+                self._on_install(node, message)
+            case InstallReply():
+                self._on_install_reply(node, message)
             case RequestVote() | SubmitReply():
                 self._SyncObj__onMessageReceived(node, to_library(message))
 
@@ -308,7 +351,7 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
             self._SyncObj__raftCommitIndex = commit
             self.log.setRaftCommitIndex(commit)
 
-    def _follow(self, leader: Node, message: AppendEntries) -> None:
+    def _follow(self, leader: Node, message: AppendEntries | InstallSnapshot) -> None:
         self._SyncObj__raftElectionDeadline = self._clock() + self._timeout()
         if message.term > self._term() or self._SyncObj__raftLeader != leader:
             self._SyncObj__onLeaderChanged()
@@ -316,13 +359,16 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
             self._SyncObj__setCurrentTerm(message.term, None)
         self._SyncObj__raftLeader = leader
         self._SyncObj__setState(_FOLLOWER)
-        self._SyncObj__leaderCommitIndex = message.commit_index
+        if isinstance(message, AppendEntries):
+            self._SyncObj__leaderCommitIndex = message.commit_index
 
     def _agreement(self, message: AppendEntries) -> int | None:
         """Where the leader should go on from instead, or None when ``prev`` matches."""
         last = self._last()[1]
         if message.prev_index > last:
             return last + 1
+        if message.prev_index < self.log.first:
+            return None  # committed long ago, here and there
         term = self._entry_term(message.prev_index)
         if term == message.prev_term:
             return None
@@ -333,25 +379,33 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
         return max(index, floor)
 
     def _store(self, message: AppendEntries) -> bool:
-        """Append what is new; drop what conflicts. False when a committed entry would go."""
+        """Append what is new; drop what conflicts.
+
+        False, and nothing done, where a committed entry would go or members do not parse.
+        """
+        if not all(self._is_sound(entry) for entry in message.entries):
+            return False
         for index, entry in enumerate(message.entries, start=message.prev_index + 1):
             if index <= self._last()[1]:
-                if self._entry_term(index) == entry.term:
+                if index < self.log.first or self._entry_term(index) == entry.term:
                     continue
                 if index <= self._SyncObj__raftCommitIndex:
                     return False
-                self.log.deleteEntriesFrom(index - 1)
-            command = NO_OP if entry.command is None else REGULAR + entry.command
-            self.log.add(command, index, entry.term)
+                self.log.drop_from(index)
+            self.log.add(_written(entry), index, entry.term)
+        self._adopt_members()
         return True
 
+    def _is_sound(self, entry: Entry) -> bool:
+        try:
+            return entry.members is None or bool(
+                decode_members(entry.members, size=len(self._members))
+            )
+        except StorageError:
+            return False
+
     def _on_append_reply(self, node: Node, message: AppendReply) -> None:
-        if message.term > self._term():
-            self._SyncObj__setCurrentTerm(message.term, None)
-            self._SyncObj__setState(_FOLLOWER)
-            self._SyncObj__raftLeader = None
-            return
-        if self._SyncObj__raftState != _LEADER or message.term != self._term():
+        if not self._is_answer(message.term):
             return
         last = self._last()[1]
         if message.next_index > last + 1:
@@ -368,6 +422,116 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
         if next_index[node] <= last:
             self._send_entries(node)
 
+    def _is_answer(self, term: int) -> bool:
+        """Whether an answer given in ``term`` is one to this leadership; a newer term ends it."""
+        if term > self._term():
+            self._SyncObj__setCurrentTerm(term, None)
+            self._SyncObj__setState(_FOLLOWER)
+            self._SyncObj__raftLeader = None
+            return False
+        return self._SyncObj__raftState == _LEADER and term == self._term()
+
+    # ---- snapshots -----------------------------------------------------------------------------
+
+    def _ship(self, node: Node) -> None:
+        """Send a follower that is too far behind the next piece, unless it was just sent."""
+        snapshot = self.log.snapshot
+        assert snapshot is not None, "entries are forgotten for a snapshot only"
+        shipment = self._shipments.get(node.id)
+        if shipment is None or (shipment.index != snapshot.index and shipment.is_over()):
+            shipment = self._shipments[node.id] = Shipment(snapshot)
+        if self._clock() - shipment.sent_at >= self._timing.heartbeat_s:
+            self._send(node, shipment.piece(self._term(), self._clock()))
+
+    def _on_install_reply(self, node: Node, message: InstallReply) -> None:
+        if not self._is_answer(message.term):
+            return
+        self._SyncObj__lastResponseTime[node] = self._clock()
+        shipment = self._shipments.get(node.id)
+        if shipment is not None and shipment.advance(message.index, message.offset):
+            self._send(node, shipment.piece(self._term(), self._clock()))
+
+    def _on_install(self, leader: Node, message: InstallSnapshot) -> None:
+        if message.term < self._term() or (
+            message.term == self._term() and self._SyncObj__raftState == _LEADER
+        ):
+            self._reply(leader, self._last()[1] + 1, success=False)
+            return
+        self._follow(leader, message)
+        if message.index <= self._SyncObj__raftCommitIndex:
+            self._reply(leader, message.index + 1, success=True)
+            return
+        if self._arrival is None or self._arrival.digest != message.digest:
+            self._arrival = Arrival(message)
+        data = self._arrival.take(message)
+        if data is None:
+            held = self._arrival.held
+            self._send(leader, InstallReply(self._term(), message.index, held))
+            return
+        self._arrival = None
+        self._install(leader, message.index, data)
+
+    def _install(self, leader: Node, index: int, data: bytes) -> None:
+        try:
+            snapshot = decode_snapshot(data, size=len(self._members))
+        except StorageError:
+            self.refused += 1
+            return
+        if snapshot.index != index:
+            self.refused += 1
+            return
+        if index <= self._last()[1] and self._entry_term(index) == snapshot.term:
+            # What follows here was perhaps confirmed, and committed for it: it stays.
+            self._SyncObj__raftCommitIndex = index
+            self.log.setRaftCommitIndex(index)
+            self._reply(leader, index + 1, success=True)
+            return
+        self.log.install(snapshot)
+        self._adopt_members()
+        self._SyncObj__raftCommitIndex = index
+        self._SyncObj__raftLastApplied = index
+        self.applied.append(snapshot)
+        # What waited for an entry the snapshot stands for may or may not be in it.
+        waiting = self._SyncObj__commandsWaitingCommit
+        for position in [at for at in waiting if at <= index]:
+            for _, callback in waiting.pop(position):
+                callback(None, FAIL_REASON.UNKNOWN_OUTCOME)
+        self._reply(leader, index + 1, success=True)
+
+    # ---- members -------------------------------------------------------------------------------
+
+    def _is_voter(self) -> bool:
+        seat = self.log.members().seats[self.server]
+        return seat.votes and seat.member == self.member
+
+    def _adopt_members(self) -> None:
+        """Let the library count exactly the members in force."""
+        voters = self.log.members().voters() - {self.server}
+        others = {self._members[index] for index in voters}
+        if others == self._SyncObj__otherNodes:
+            return
+        for node in others - self._SyncObj__otherNodes:
+            self._SyncObj__raftNextIndex[node] = self._last()[1] + 1
+            self._SyncObj__raftMatchIndex[node] = 0
+            self._SyncObj__lastResponseTime[node] = self._clock()
+            self._shipments.pop(node.id, None)
+        self._SyncObj__otherNodes = others
+
+    def _change_members(self) -> None:
+        """As a leader, put the next change into the log once the one before is committed."""
+        if self._wanted is None or self._SyncObj__raftState != _LEADER:
+            return
+        settled = max(self.log.members_index(), self._SyncObj__noopIDx)
+        if self._SyncObj__raftCommitIndex < settled or not self.has_room():
+            return
+        changed = self.log.members().next_towards(self._wanted, keep=self.server)
+        if changed is not None:
+            self.log.add(MEMBERS + changed.encode(), self._last()[1] + 1, self._term())
+            self._adopt_members()
+            self._SyncObj__sendAppendEntries()
+
+    # ---- sending -------------------------------------------------------------------------------
+
     def _send(self, node: Node, message: Message) -> None:
         self.outbox.append((node.id, message))
 
@@ -376,11 +540,13 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
 
     def _send_entries(self, node: Node) -> None:
         next_index = self._SyncObj__raftNextIndex[node]
+        if next_index <= self.log.first:
+            self._ship(node)
+            return
         entries: list[Entry] = []
         size = 0
         for command, _, term in self.log.batch(next_index, MAX_BATCH_ENTRIES):
-            body = None if command[:1] == NO_OP else command[1:]
-            entries.append(Entry(term, body))
+            entries.append(_read(command, term))
             size += len(command)
             if size >= MAX_BATCH_BYTES:
                 break
@@ -406,7 +572,7 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
         return self._SyncObj__raftLog[-1]
 
     def _entry_term(self, index: int) -> int:
-        return self._SyncObj__raftLog[index - 1][2]
+        return self.log.term_at(index)
 
     # ---- the library's methods, replaced -------------------------------------------------------
 
@@ -434,10 +600,15 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
 
     def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802
         self._SyncObj__newAppendEntriesTime = self._clock() + self._timing.heartbeat_s
-        connected = self._SyncObj__connectedNodes
-        for index, node in self._members.items():
-            if index != self.server and node in connected:
+        reachable = self._SyncObj__connectedNodes & self._SyncObj__otherNodes
+        for node in self._members.values():
+            if node in reachable:
                 self._send_entries(node)
+
+    def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802
+        """Whether to stand for election: only who votes may, and only where somebody may answer."""
+        others = self._SyncObj__otherNodes
+        return self._is_voter() and (not others or bool(others & self._SyncObj__connectedNodes))
 
     def _SyncObj__sendNextNodeIdx(self, *_: object, **__: object) -> None:  # noqa: N802
         raise GuardError("an answer without a term was about to be sent")
@@ -452,7 +623,20 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
         raise GuardError("the committee was about to be changed through the consensus library")
 
     def _SyncObj__parseChangeClusterRequest(self, *_: object) -> None:  # noqa: N802
-        """Find no membership change in any command: there is no such command."""
+        """Find no membership change in any command: ours come into the log another way."""
+
+
+def _written(entry: Entry) -> bytes:
+    if entry.members is not None:
+        return MEMBERS + entry.members
+    return NO_OP if entry.command is None else REGULAR + entry.command
+
+
+def _read(command: bytes, term: int) -> Entry:
+    kind, body = command[:1], command[1:]
+    if kind == MEMBERS:
+        return Entry(term, None, body)
+    return Entry(term, None if kind == NO_OP else body)
 
 
 def _conf(timing: Timing) -> SyncObjConf:

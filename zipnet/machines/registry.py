@@ -98,6 +98,11 @@ class RegistryView:
         """Return up to ``limit`` changes, the first of which made version ``version + 1``."""
         return tuple(self._changes[version : version + limit])
 
+    def active_changes(self) -> tuple[RegistryChange, ...]:
+        """Return the changes that added what is not retired, by index."""
+        added = (change for change in self._changes if change.client is not None)
+        return tuple(change for change in added if self.is_active(change.index))
+
     def apply(self, changes: Sequence[RegistryChange]) -> None:
         """Apply changes in order, all of them or none.
 

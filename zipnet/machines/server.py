@@ -31,6 +31,7 @@ from zipnet.machines.committee import (
     RoundOpened,
     RoundSealed,
 )
+from zipnet.machines.committee_snapshot import decode_state
 from zipnet.machines.guard import RefusedRelease, ReleaseRequest
 from zipnet.machines.leader import Leader, LeaderView
 from zipnet.machines.server_effects import (
@@ -57,7 +58,9 @@ from zipnet.machines.server_effects import (
     PublishOpened,
     RecordAssembled,
     RefuseRelease,
+    Restored,
     RetireChain,
+    RetireOtherChains,
     SharePartial,
     StandingChanged,
     StepChains,
@@ -172,6 +175,8 @@ class ServerMachine:
             case Committed():
                 for data in event.commands:
                     self._on_committed(data, now, effects)
+            case Restored():
+                self._on_restored(event, now, effects)
             case StandingChanged():
                 self._leads, self._caught_up = event.leads, event.caught_up
                 if event.caught_up:
@@ -255,6 +260,37 @@ class ServerMachine:
                 self._forget_client(outcome.index, effects)
             case _:
                 pass
+
+    def _on_restored(self, event: Restored, now: Instant, effects: list[Effect]) -> None:
+        """Go on from a state whose commands this server did not see."""
+        old, state = (
+            self.state,
+            decode_state(event.state, self._descriptor, max_clients=self.state.max_clients),
+        )
+        self.state = state
+        self._round = _Round()
+        self._last_open = now.monotonic
+        self._asked.clear()
+        self._leaving.clear()
+        active = {change.index: change for change in state.registry.active_changes()}
+        for index in [index for index in self._registrations if index not in active]:
+            self._forget_client(index, effects)
+        self._leaving.clear()
+        self._admitted &= active.keys()
+        for index, change in active.items():
+            if index not in self._registrations and change.registration is not None:
+                self._to_admit[index] = AdmitClient(change)
+                self._registrations[index] = change.registration
+        effects.append(RetireOtherChains(frozenset(active)))
+        closed = state.last_round if state.phase is Phase.IDLE else state.last_round - 1
+        # In strides the chains can be moved by, since closings in between were not seen.
+        stride = self._descriptor.params.max_skip_rounds
+        closings = range(old.last_round + stride, closed, stride)
+        effects.extend(StepChains(RoundNumber(number)) for number in (*closings, closed) if number)
+        if state.next_sequence > self._stored:
+            effects.append(CatchUpRecords(state.next_sequence))
+            self._stored = state.next_sequence
+        self._take_early()
 
     def _store(self, sealed: RoundSealed, effects: list[Effect]) -> None:
         own = self._round.assembled

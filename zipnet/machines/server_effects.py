@@ -3,7 +3,8 @@
 Events are named for what happened, effects for what to do. Duties of whoever drives the machine:
 
 1. Effects of one step run in list order. Nothing after :class:`KeepAggregate`,
-   :class:`PersistRelease` or :class:`StepChains` runs before what they write is durable.
+   :class:`PersistRelease` or :class:`StepChains` runs before what they write is durable. A snapshot
+   of the machine's state is kept only after all effects of the step that led to it.
 2. Effects that take time (:class:`Unblind`, :class:`AssembleRecord`, :class:`AdmitClient`,
    :class:`Fetch`) answer later with their event; key custody works them off in the order asked.
 3. Where one of those three fails the node is in safe mode: no later effect runs.
@@ -48,7 +49,9 @@ __all__ = [
     "PublishOpened",
     "RecordAssembled",
     "RefuseRelease",
+    "Restored",
     "RetireChain",
+    "RetireOtherChains",
     "SharePartial",
     "StandingChanged",
     "StepChains",
@@ -76,6 +79,19 @@ class Committed:
     """The log grew by these commands, in this order."""
 
     commands: tuple[bytes, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A snapshot stands for all commands so far; nothing before it will be handed out.
+
+    Attributes:
+        index: How many commands it stands for.
+        state: As ``zipnet.machines.committee_snapshot`` writes it.
+    """
+
+    index: int
+    state: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +181,7 @@ class TimerFired:
 
 Event = (
     Committed
+    | Restored
     | StandingChanged
     | LinksChanged
     | AggregateArrived
@@ -290,6 +307,13 @@ class RetireChain:
 
 
 @dataclass(frozen=True, slots=True)
+class RetireOtherChains:
+    """Erase, as by :class:`RetireChain`, every chain but those of these indexes."""
+
+    kept: frozenset[RegistryIndex]
+
+
+@dataclass(frozen=True, slots=True)
 class AnnounceKemKey:
     """Have a KEM key for an epoch and share its announcement; answer with :class:`KemKeyReady`.
 
@@ -333,6 +357,7 @@ Effect = (
     | StepChains
     | AdmitClient
     | RetireChain
+    | RetireOtherChains
     | AnnounceKemKey
     | PublishOpened
     | PublishAborted

@@ -292,6 +292,7 @@ class _Server:
             metrics=self.metrics,
             clock=self._clock,
             on_standing=self._on_standing,
+            snapshot_every=settings.snapshot_every,
         )
 
     def _kem_evidence(self) -> KemEvidenceKeeper | None:

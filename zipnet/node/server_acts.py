@@ -44,6 +44,7 @@ from zipnet.machines.server_effects import (
     RecordAssembled,
     RefuseRelease,
     RetireChain,
+    RetireOtherChains,
     SharePartial,
     StepChains,
     StoreRecord,
@@ -221,6 +222,8 @@ class ServerActs:
                 await self._in_custody(lambda: parts.custody.retire(effect.index))
                 if effect.registration is not None:
                     await asyncio.to_thread(parts.blobs.drop, [effect.registration])
+            case RetireOtherChains():
+                await self._in_custody(lambda: parts.custody.retire_others(effect.kept))
             case AnnounceKemKey():
                 await self._begin(self._clients.announce_kem(effect))
             case PublishOpened():

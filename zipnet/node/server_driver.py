@@ -6,6 +6,8 @@ Rules:
    durable is awaited before the next one is looked at.
 2. A failed durable write puts the node into safe mode: the machine is fed no more, nothing is
    signed or released, and what is stored goes on being served.
+3. A snapshot of the machine's state is given to the engine between two events only, when every
+   effect of the commands it stands for was performed: what the log no longer says is done.
 
 How each effect is performed: ``zipnet.node.server_acts``.
 """
@@ -15,19 +17,23 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from zipnet.errors import SafeMode
+from zipnet.errors import LocalProtocolError, RemoteProtocolError, SafeMode, StorageError
+from zipnet.machines.committee_snapshot import encode_state
 from zipnet.machines.server_effects import (
     Committed,
     Event,
     Instant,
     LinksChanged,
+    Restored,
     StandingChanged,
     TimerFired,
 )
+from zipnet.observe.log import get_logger
+from zipnet.ports import CommittedCommand, CommittedSnapshot
 from zipnet.protocol.ids import ServerIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from zipnet.machines.server import ServerMachine
     from zipnet.node.mesh import CommitteeMesh
@@ -74,6 +80,8 @@ class ServerDriver:
         metrics: Where standing and progress show.
         clock: Time.
         on_standing: Told whenever this node's standing in the committee changes.
+        snapshot_every: Commands after which the log is replaced by a snapshot; more where the
+            registry is so large that writing it down would cost more than it saves.
     """
 
     def __init__(  # noqa: PLR0913 - composition: one argument for each neighbour
@@ -88,6 +96,7 @@ class ServerDriver:
         metrics: NodeMetrics,
         clock: Clock,
         on_standing: Callable[[StandingChanged], None],
+        snapshot_every: int,
     ) -> None:
         self._machine = machine
         self._acts = acts
@@ -101,6 +110,10 @@ class ServerDriver:
         self._standing = StandingChanged(leads=False, caught_up=False)
         self._connected: frozenset[int] = frozenset()
         self._log_read = True
+        self._snapshot_every = snapshot_every
+        self._applied = 0
+        self._snapshot_at = 0
+        self._log = get_logger()
 
     async def run(self) -> None:
         """Run until cancelled.
@@ -118,10 +131,35 @@ class ServerDriver:
     async def _feed(self) -> None:
         while True:
             event = await self._events.next()
-            for effect in self._machine.step(event, self._now()):
+            try:
+                effects = self._machine.step(event, self._now())
+            except RemoteProtocolError as error:
+                raise StorageError(
+                    f"a snapshot of the committee's state cannot be used: {error}",
+                    hint="run the same release and descriptor as the server that wrote it",
+                ) from error
+            for effect in effects:
                 await self._acts.perform(effect)
-            if isinstance(event, Committed):
+            if isinstance(event, Committed | Restored):
+                self._note_applied(event)
                 self._metrics.client_registry_size.set(self._machine.state.registry.active_count)
+
+    def _note_applied(self, event: Committed | Restored) -> None:
+        if isinstance(event, Restored):
+            self._applied = self._snapshot_at = event.index
+            return
+        self._applied += len(event.commands)
+        state = self._machine.state
+        # Amortised: the larger the registry, the rarer it is written down whole.
+        if self._applied - self._snapshot_at < max(
+            self._snapshot_every, state.registry.version // 8
+        ):
+            return
+        self._snapshot_at = self._applied
+        try:
+            self._consensus.compact(self._applied, encode_state(state))
+        except LocalProtocolError as error:
+            self._log.warning("snapshot_refused", reason=error.reason)
 
     def _now(self) -> Instant:
         return Instant(self._clock.monotonic(), int(self._clock.wall() * 1000))
@@ -152,9 +190,24 @@ class ServerDriver:
     async def _follow_log(self) -> None:
         async for batch in self._consensus.batches():
             self._log_read = False
-            await self._events.post(Committed(tuple(entry.command for entry in batch)))
+            for event in _events_of(batch):
+                await self._events.post(event)
             self._metrics.consensus_committed_index.set(batch[-1].index)
             self._log_read = True
+
+
+def _events_of(batch: Sequence[CommittedCommand | CommittedSnapshot]) -> list[Event]:
+    events: list[Event] = []
+    commands: list[bytes] = []
+    for item in batch:
+        if isinstance(item, CommittedCommand):
+            commands.append(item.command)
+            continue
+        if commands:
+            events.append(Committed(tuple(commands)))
+            commands = []
+        events.append(Restored(item.index, item.state))
+    return [*events, Committed(tuple(commands))] if commands else events
 
 
 def safe_mode_in(error: BaseException) -> SafeMode | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from zipnet.errors import ConfigError
 from zipnet.machines.guard import Released
 from zipnet.storage.blobs import BlobStore
+from zipnet.storage.compacting import CompactingFileJournal
 from zipnet.storage.custody import CustodyFiles, KeyCustody
 from zipnet.storage.journal import FileJournal
 from zipnet.storage.memory import MemoryBlobs, MemoryCustody, MemoryJournal, MemoryRecords
@@ -21,7 +22,7 @@ from zipnet.storage.records import RecordLog
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from zipnet.ports import Blobs, Journal, RecordStore
+    from zipnet.ports import Blobs, CompactingJournal, Journal, RecordStore
     from zipnet.settings import ServerSettings
 
 __all__ = ["RECORDS_FOLDER", "ServerState", "make_folders", "open_durable", "open_in_memory"]
@@ -36,7 +37,7 @@ class ServerState:
 
     Attributes:
         releases: The release guard's journal.
-        raft: The consensus engine's journal.
+        raft: The consensus engine's journal, with its snapshots.
         custody: KEM keys and client chains.
         records: Sealed records.
         blobs: Blobs by digest.
@@ -44,7 +45,7 @@ class ServerState:
     """
 
     releases: Journal
-    raft: Journal
+    raft: CompactingJournal
     custody: KeyCustody
     records: RecordStore
     blobs: Blobs
@@ -88,7 +89,7 @@ def open_durable(settings: ServerSettings, folder: Path) -> ServerState:
     group = settings.descriptor.group
     identity = bytes(settings.identity.peer_id)
     releases = FileJournal(folder / "releases.journal", identity=identity)
-    raft = FileJournal(folder / "consensus.journal", identity=identity, retain=False)
+    raft = CompactingFileJournal(folder / "consensus", identity=identity)
     custody = KeyCustody(
         CustodyFiles(folder),
         group=group,

@@ -22,7 +22,12 @@ from zipnet.protocol.identity import Identity
 from zipnet.settings.assemble import Assembly
 from zipnet.settings.model import AggregatorInput, ClientInput, ServerInput
 from zipnet.settings.sources import Sources
-from zipnet.settings.types import AggregatorSettings, ClientSettings, ServerSettings
+from zipnet.settings.types import (
+    DEFAULT_SNAPSHOT_EVERY,
+    AggregatorSettings,
+    ClientSettings,
+    ServerSettings,
+)
 from zipnet.settings.values import ALLOW_FEW_PARTICIPANTS
 
 if TYPE_CHECKING:
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["PRODUCTION_MIN_PARTICIPANTS", "load_aggregator", "load_client", "load_server"]
 
 PRODUCTION_MIN_PARTICIPANTS = 8
+_LEAST_SNAPSHOT_EVERY = 10
 """Fewest participants production unblinds for unless told otherwise by name (protocol.md §6)."""
 
 
@@ -80,6 +86,7 @@ def load_server(
         index=index,
         state=state,
         min_participants=min_participants,
+        snapshot_every=_snapshot_every(assembly),
         warnings=assembly.warnings,
         effective=assembly.effective,
     )
@@ -176,6 +183,16 @@ def _server_state(assembly: Assembly[ServerInput]) -> Path:
     if state.exists() and not state.is_dir():
         raise ConfigError(f"setting STATE: {state} is not a folder", hint="write a folder's path")
     return state
+
+
+def _snapshot_every(assembly: Assembly[ServerInput]) -> int:
+    chosen = assembly.pick("snapshot_every", assembly.given.snapshot_every, DEFAULT_SNAPSHOT_EVERY)
+    if chosen < _LEAST_SNAPSHOT_EVERY:
+        raise ConfigError(
+            f"setting SNAPSHOT_EVERY is {chosen}, fewer than {_LEAST_SNAPSHOT_EVERY} commands",
+            hint="a snapshot is written whole each time: write 100 or more, or leave it unset",
+        )
+    return chosen
 
 
 def _min_participants(assembly: Assembly[ServerInput]) -> int:

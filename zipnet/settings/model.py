@@ -189,13 +189,19 @@ class ServerInput(NodeInput):
     """Settings of `zipnet server`."""
 
     state: _Path | None = _field(
-        "Folder of the durable state; systemd's $STATE_DIRECTORY when unset. Required.",
+        "Folder of the durable state; systemd's $STATE_DIRECTORY when unset. Without either the "
+        "server keeps everything in memory and writes no file (amnesia).",
         "write a folder only the server's user can enter",
     )
     min_participants: Annotated[int, BeforeValidator(parse_whole)] | None = _field(
         "Fewest clients this server unblinds a round for; the descriptor's when unset, never "
         "fewer than that.",
         "write a whole number, at least the descriptor's min_participants",
+    )
+    snapshot_every: Annotated[int, BeforeValidator(parse_whole)] | None = _field(
+        "Commands of the committee's log after which a snapshot takes their place, so that log and "
+        "restart stay short; 1000 when unset. A round is about 12 commands.",
+        "write a whole number, at least 10",
     )
     allow_few_participants: str | None = _field(
         "Escape hatch: lets production run with MIN_PARTICIPANTS below 8.",

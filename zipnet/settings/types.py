@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,6 +115,10 @@ class NodeSettings(CommonSettings):
     cadence: Cadence
 
 
+DEFAULT_SNAPSHOT_EVERY: Final = 1000
+"""Commands of the consensus log after which a snapshot takes their place."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings(NodeSettings):
     """Settings of a committee server.
@@ -124,12 +128,14 @@ class ServerSettings(NodeSettings):
         index: The server's index in the descriptor.
         state: Folder of the durable state, not created here; None keeps everything in memory.
         min_participants: Fewest clients this server unblinds a round for.
+        snapshot_every: Commands after which the consensus log is replaced by a snapshot.
     """
 
     committee_secret: Secret
     index: ServerIndex
     state: Path | None
     min_participants: int
+    snapshot_every: int = DEFAULT_SNAPSHOT_EVERY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,7 @@ from zipnet.protocol.ratchet import initial_chain_key, pad_key, skip, step
 from zipnet.protocol.secret import Secret
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from zipnet.protocol.header import RoundHeader
@@ -173,6 +174,10 @@ class KeyCustody:
         """Erase a chain when the round under way is closed (it may still be needed for it)."""
         if index in self._chains:
             self._retired.add(index)
+
+    def retire_others(self, kept: AbstractSet[RegistryIndex]) -> None:
+        """Erase every chain but those of ``kept``, as :meth:`retire` does."""
+        self._retired.update(self._chains.keys() - kept)
 
     def step_past(self, round_number: RoundNumber) -> None:
         """Step every chain past a closed round and erase what was, durably.

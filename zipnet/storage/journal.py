@@ -17,7 +17,8 @@ Rules:
 
 1. One frame is one fsync. A frame is there whole or not at all, so a group of entries, or a
    truncation with the entries that replace what it dropped, cannot be half applied.
-2. The file only ever grows, except for a torn tail. :meth:`FileJournal.truncate` appends a note.
+2. The file only ever grows, except for a torn tail and :meth:`FileJournal.reset`, which empties it.
+   :meth:`FileJournal.truncate` appends a note.
 3. Opening reads every frame. The first damaged one is a torn tail if no sound frame follows it,
    and is cut off; if one follows, the damage cannot come from a crash and the file is refused.
 4. After a failed write or fsync the file is never written again by this object (the kernel may
@@ -158,6 +159,26 @@ class FileJournal:
         self._write_frame(_RECORD.pack(_KIND_TRUNCATE, len(note)) + note)
         del self._entries[count:]
 
+    def reset(self) -> None:
+        """Forget every entry, durably, and begin the file anew with another salt.
+
+        Raises:
+            SafeMode: That could not be made durable, or an earlier write was not.
+        """
+        if self._failed or self._closed:
+            raise SafeMode(f"the journal {self._path} takes no more writes")
+        self._failed = True
+        try:
+            # Made durable by itself, so that no old frame can show under the new header.
+            self._file.truncate(0)
+            self._file.sync()
+            self._create()
+        except OSError as error:
+            raise _not_durable(self._path, error) from error
+        self._failed = False
+        self._entries = []
+        self._sequence = 0
+
     def close(self) -> None:
         """Release the file and its lock. Idempotent; later appends raise :class:`SafeMode`."""
         if not self._closed:
@@ -297,10 +318,7 @@ class FileJournal:
             self._put(self._end, frame)
             self._file.sync()
         except OSError as error:
-            raise SafeMode(
-                f"the journal {self._path} could not be made durable: {error.strerror}",
-                hint="check the disk and its free space, then restart the node",
-            ) from error
+            raise _not_durable(self._path, error) from error
         self._failed = False
         self._sequence += 1
         self._end += len(frame)
@@ -312,6 +330,13 @@ class FileJournal:
                 raise OSError("the file took no bytes")
             offset += taken
             data = data[taken:]
+
+
+def _not_durable(path: str, error: OSError) -> SafeMode:
+    return SafeMode(
+        f"the journal {path} could not be made durable: {error.strerror}",
+        hint="check the disk and its free space, then restart the node",
+    )
 
 
 def _key(header: bytes) -> bytes:

@@ -35,6 +35,10 @@ class MemoryJournal:
     gone, as after a crash, from the moment it was. For owners that keep their own copy.
     """
 
+    def snapshot(self) -> bytes | None:
+        """Nothing, ever: a process begins without memory."""
+        return None
+
     def entries(self) -> Sequence[bytes]:
         """Nothing, ever: a process begins without memory."""
         return ()
@@ -44,6 +48,9 @@ class MemoryJournal:
 
     def append_group(self, entries: Sequence[bytes]) -> None:
         """Let entries go."""
+
+    def compact(self, snapshot: bytes, entries: Sequence[bytes]) -> None:
+        """Let all of it go; the consensus engine's own memory shrinks all the same."""
 
     def truncate(self, count: int) -> None:
         """Refuse: there is nothing to drop.

@@ -1,7 +1,8 @@
 """A committee in virtual time under trouble drawn from one seed, with its promises checked.
 
-Checked at every batch of every member: indexes without gaps from 1 after each start; the same
-command at the same index on every member, ever; only commands somebody proposed; each at most once.
+Checked at every batch of every member: indexes without gaps from 1, or from a snapshot, after each
+start; the same command at the same index on every member, ever; only commands somebody proposed;
+each at most once; a snapshot's state is what exactly the commands up to its index lead to.
 Checked at the end: after healing every member makes progress and catches up; after a power cut of
 the whole site, everything that was acknowledged is replayed, in the same places.
 """
@@ -10,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -19,6 +22,7 @@ from sim.disk import Disk, PowerCut
 from sim.network import Life, Network, Weather
 from tests.conformance.consensus.engines import EngineUnderTest, Place
 from zipnet.errors import ConsensusError, SafeMode, StorageError
+from zipnet.ports import CommittedSnapshot
 
 if TYPE_CHECKING:
     from zipnet.consensus.embedded import RunBlocking
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 
 TROUBLE_S = 12.0
 PATIENCE_S = 30.0
+#: Sizes of a state; the larger one travels in four pieces.
+STATES = (40, 40, 40, 200_000)
 
 
 class InvariantError(AssertionError):
@@ -35,9 +41,14 @@ class InvariantError(AssertionError):
 class Member:
     """One server: its disk, which outlives crashes, and its present life, if any."""
 
-    def __init__(self, server: int, disk: Disk) -> None:
+    def __init__(self, server: int, disk: Disk, identity: int, *, joining: bool = False) -> None:
         self.server = server
         self.disk = disk
+        self.identity = identity
+        self.joining = joining
+        self.damaged = False
+        self.compact_every = 0
+        self.compacted_at = 0
         self.engine: Consensus | None = None
         self.life: Life | None = None
         self.tasks: list[asyncio.Task[None]] = []
@@ -52,10 +63,18 @@ class Cluster:
         self.engine = engine
         self.network = Network(size, random.Random(self.rng.random()))
         self.members = [
-            Member(s, Disk(random.Random(self.rng.random()), lying=engine.lying_disks))
+            Member(s, Disk(random.Random(self.rng.random()), lying=engine.lying_disks), s)
             for s in range(size)
         ]
+        self.identities = size
+        #: What a member knows of the others when it is new.
+        self.trailing = self.rng.choice((0, 3, 64))
+        self.state_bytes = self.rng.choice(STATES)
+        for member in self.members:
+            member.compact_every = self.rng.choice((0, 5, 5, 20, 60))
+        self.seen: Counter[str] = Counter()
         self.canonical: list[bytes] = []
+        self.digests: list[bytes] = [bytes(32)]
         self.proposed: set[bytes] = set()
         self.acknowledged: set[bytes] = set()
         self.broken: InvariantError | None = None
@@ -79,18 +98,29 @@ class Cluster:
             random.Random(self.rng.random()),
             run_blocking,
             rivalry=self.rivalry,
+            members=tuple(one.identity for one in self.members),
+            joining=member.joining,
+            trailing=self.trailing,
         )
         try:
             engine = self.engine.build(place)
         except (PowerCut, StorageError) as failure:
             self.network.leave(member.server)
+            if member.damaged and isinstance(failure, StorageError):
+                self.seen["lost to damage"] += 1
+                self._replace(member)
+                return
             if isinstance(failure, StorageError) and not self._excused(member):
                 raise InvariantError(f"{member.server} cannot start: {failure}") from failure
             member.disk.crash() if isinstance(failure, PowerCut) else member.disk.kill()
             return
-        member.engine, member.life, member.applied = engine, life, 0
+        if member.damaged:
+            self.seen["damage made up for"] += 1
+            member.damaged = False
+        member.engine, member.life, member.applied, member.compacted_at = engine, life, 0, 0
         life.endpoint = engine
         await engine.start()
+        self.engine.want(engine, self._identities())
         self.network.connect(member.server)
         member.tasks = [asyncio.create_task(self._consume(member, engine))]
 
@@ -131,12 +161,33 @@ class Cluster:
         try:
             async for batch in engine.batches():
                 for committed in batch:
-                    self._check(member, committed.index, committed.command)
+                    if isinstance(committed, CommittedSnapshot):
+                        self._check_snapshot(member, committed)
+                    else:
+                        self._check(member, committed.index, committed.command)
+                self._maybe_compact(member, engine)
         except SafeMode:
             self.note(f"safe mode {member.server}")
             self.stop(member, power=False)
         except InvariantError as broken:
             self.broken = self.broken or broken
+
+    def _maybe_compact(self, member: Member, engine: Consensus) -> None:
+        if member.compact_every and member.applied - member.compacted_at >= member.compact_every:
+            member.compacted_at = member.applied
+            self.seen["snapshots"] += 1
+            engine.compact(member.applied, self._state(member.applied))
+
+    def _state(self, index: int) -> bytes:
+        return self.digests[index].ljust(self.state_bytes, b"s")
+
+    def _check_snapshot(self, member: Member, snapshot: CommittedSnapshot) -> None:
+        self.seen["snapshots begun from" if not member.applied else "snapshots sent"] += 1
+        if not member.applied < snapshot.index <= len(self.canonical):
+            raise InvariantError(f"{member.server} got a snapshot at {snapshot.index}")
+        if snapshot.state != self._state(snapshot.index):
+            raise InvariantError(f"a snapshot at {snapshot.index} is of something else")
+        member.applied = member.compacted_at = snapshot.index
 
     def _check(self, member: Member, index: int, command: bytes) -> None:
         member.applied += 1
@@ -151,6 +202,7 @@ class Cluster:
         if command in self.canonical:
             raise InvariantError(f"the command at index {index} stands there twice")
         self.canonical.append(command)
+        self.digests.append(hashlib.sha256(self.digests[-1] + command).digest())
 
     def verify(self) -> None:
         if self.broken:
@@ -212,6 +264,8 @@ class Cluster:
             self._weather,
             self._disk_trouble,
             self._slow_disk,
+            self._replace_one,
+            self._damage,
         ]
 
     def _leader(self) -> Member:
@@ -308,6 +362,45 @@ class Cluster:
         else:
             disk.write_error = errno.ENOSPC
 
+    def _identities(self) -> tuple[int, ...]:
+        return tuple(member.identity for member in self.members)
+
+    def _may_replace(self) -> bool:
+        """One disk at a time may be lost: the change before has to be over, at the leader."""
+        if self.size == 1 or any(member.damaged for member in self.members):
+            return False
+        engines = [member.engine for member in self.members if member.engine is not None]
+        return any(self.engine.settled(engine, self._identities()) for engine in engines)
+
+    async def _replace_one(self) -> None:
+        if self._may_replace():
+            self._replace(self.rng.choice(self.members))
+
+    def _replace(self, gone: Member) -> None:
+        """Give a server's place to another with an empty disk; the first never comes back."""
+        self.stop(gone, power=True)
+        self.note(f"replace {gone.server}")
+        self.seen["replacements"] += 1
+        disk = Disk(random.Random(self.rng.random()), lying=self.engine.lying_disks)
+        newcomer = Member(gone.server, disk, self.identities, joining=True)
+        newcomer.compact_every = gone.compact_every
+        self.identities += 1
+        self.members[gone.server] = newcomer
+        for member in self.members:
+            if member.engine is not None:
+                self.engine.want(member.engine, self._identities())
+
+    async def _damage(self) -> None:
+        """Spoil a byte of a stopped server's newest snapshot, as a medium may."""
+        if not self._may_replace():
+            return
+        member = self.rng.choice(self.members)
+        self.stop(member, power=True)
+        if self.engine.damage(member.disk, self.rng):
+            self.note(f"damage {member.server}")
+            self.seen["snapshots damaged"] += 1
+            member.damaged = True
+
     async def _slow_disk(self) -> None:
         self.rng.choice(self.members).slow = self.rng.choice((0.0, 0.05, 0.5))
 
@@ -338,18 +431,26 @@ class Cluster:
     async def repair(self) -> None:
         self.note("repair")
         self.network.weather = Weather()
-        for member in self.members:
-            member.slow = 0.0
-            member.disk.sync_error = member.disk.write_error = 0
-            member.disk.cut_at = None
-            if member.engine is None:
-                await self.start(member)
-            if member.engine is None:
-                raise InvariantError(f"{member.server} does not start on a sound disk")
+        for seat in range(self.size):
+            for _ in range(2):  # a server lost to damage is replaced, and that one starts
+                member = self.members[seat]
+                member.slow = 0.0
+                member.disk.sync_error = member.disk.write_error = 0
+                member.disk.cut_at = None
+                if member.engine is None:
+                    await self.start(member)
+            if self.members[seat].engine is None:
+                raise InvariantError(f"{seat} does not start on a sound disk")
         self.network.heal()
 
     async def settle(self) -> None:
         """Wait until every member proposes successfully and all are level."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE_S
+        while not self._complete():
+            self.verify()
+            if asyncio.get_running_loop().time() > deadline:
+                raise InvariantError("a replacement is never let in")
+            await asyncio.sleep(0.05)
         async with asyncio.TaskGroup() as group:
             for member in self.members:
                 group.create_task(self._until_accepted(member))
@@ -368,6 +469,10 @@ class Cluster:
             if asyncio.get_running_loop().time() > deadline:
                 raise InvariantError(f"{member.server} gets nothing accepted")
             await asyncio.sleep(0.01)
+
+    def _complete(self) -> bool:
+        engines = [member.engine for member in self.members if member.engine is not None]
+        return any(self.engine.settled(engine, self._identities()) for engine in engines)
 
     def _level(self) -> bool:
         return all(

@@ -5,15 +5,16 @@ An engine joins the suite by a class with ``name`` and ``build``; everything els
 
 from __future__ import annotations
 
+import functools
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from zipnet.consensus import EmbeddedConsensus, Timing
 from zipnet.consensus.raft import RaftMember
-from zipnet.consensus.raftlog import NO_OP, REGULAR, DurableLog
-from zipnet.storage import FileJournal
+from zipnet.consensus.raftlog import NO_OP, REGULAR, DurableLog, Staged
+from zipnet.storage import CompactingFileJournal
 
 if TYPE_CHECKING:
     from sim.disk import Disk
@@ -34,6 +35,9 @@ class Place:
     rng: random.Random
     run_blocking: Callable[[Callable[[], None]], Awaitable[None]]
     rivalry: bool = False
+    members: tuple[int, ...] = ()
+    joining: bool = False
+    trailing: int = 64
 
 
 class EngineUnderTest(Protocol):
@@ -41,6 +45,18 @@ class EngineUnderTest(Protocol):
     lying_disks: bool
 
     def build(self, place: Place) -> Consensus: ...
+
+    def want(self, engine: Consensus, members: tuple[int, ...]) -> None:
+        """Ask for these members, seat by seat."""
+        ...
+
+    def settled(self, engine: Consensus, members: tuple[int, ...]) -> bool:
+        """Whether this engine leads a committee of exactly these members, all of them voting."""
+        ...
+
+    def damage(self, disk: Disk, rng: random.Random) -> bool:
+        """Spoil the newest snapshot on a disk nobody uses; False where there is none."""
+        ...
 
 
 class Embedded:
@@ -50,8 +66,9 @@ class Embedded:
     log: type[DurableLog] = DurableLog
 
     def build(self, place: Place) -> Consensus:
-        journal = FileJournal("raft", identity=IDENTITY, files=place.disk, retain=False)
-        parts = {"_member_type": self.member, "_log_type": self.log}
+        log = functools.partial(self.log, trailing=place.trailing)
+        journal = CompactingFileJournal("raft", identity=IDENTITY, files=place.disk)
+        parts = {"_member_type": self.member, "_log_type": staticmethod(log)}
         engine: type[EmbeddedConsensus] = type("UnderTest", (EmbeddedConsensus,), parts)
         return engine(
             server=place.server,
@@ -61,7 +78,30 @@ class Embedded:
             rng=place.rng,
             timing=Timing(0.05, 0.2, 0.26) if place.rivalry else None,
             run_blocking=place.run_blocking,
+            members=place.members,
+            joining=place.joining,
         )
+
+    def want(self, engine: Consensus, members: tuple[int, ...]) -> None:
+        assert isinstance(engine, EmbeddedConsensus)
+        engine.want_members(members)
+
+    def settled(self, engine: Consensus, members: tuple[int, ...]) -> bool:
+        assert isinstance(engine, EmbeddedConsensus)
+        log = engine._member.log
+        sound = log.members_index() <= log.getRaftCommitIndex()
+        seats = log.members().seats
+        inside = tuple(seat.member for seat in seats if seat.votes) == members
+        return sound and inside and engine._member._isLeader() and engine.caught_up()
+
+    def damage(self, disk: Disk, rng: random.Random) -> bool:
+        names = [f"raft.{slot}.snapshot" for slot in "ab"]
+        newest = max(names, key=lambda name: disk.peek(name)[42:50])
+        if len(disk.peek(newest)) == 0:
+            return False
+        content = disk.content(newest)
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        return True
 
 
 class OnLyingDisks(Embedded):
@@ -74,10 +114,10 @@ class OnLyingDisks(Embedded):
 class _HastyLog(DurableLog):
     """Writes what was staged one step late, so messages leave before it is durable."""
 
-    late: Sequence[bytes] = ()
+    late: Staged | None = None
 
-    def take_staged(self) -> list[bytes]:
-        previous, self.late = list(self.late), super().take_staged()
+    def take_staged(self) -> Staged | None:
+        previous, self.late = self.late, super().take_staged()
         return previous
 
 
@@ -101,7 +141,7 @@ class _Shrinks(RaftMember):
         index = message.prev_index + 1
         if self._last()[1] >= index:
             self.log._commit = min(self.log._commit, message.prev_index)
-            self.log.deleteEntriesFrom(index - 1)
+            self.log.drop_from(index)
         for number, entry in enumerate(message.entries, start=index):
             command = NO_OP if entry.command is None else REGULAR + entry.command
             self.log.add(command, number, entry.term)
@@ -132,8 +172,8 @@ class CommitsUnconfirmed(Embedded):
 
 
 class _CountsAnyMajority(RaftMember):
-    def receive(self, server: int, message: Message) -> None:
-        super().receive(server, message)
+    def receive(self, server: int, sender: int, message: Message) -> None:
+        super().receive(server, sender, message)
         if self._isLeader():
             self._SyncObj__raftMatchIndex[self._members[server]] = self._last()[1]
 

@@ -10,9 +10,10 @@ import threading
 import pytest
 
 from sim.disk import Disk
+from tests.unit.consensus.handed_out import commands_in
 from zipnet.consensus import EmbeddedConsensus
 from zipnet.errors import ConsensusError, SafeMode
-from zipnet.storage import FileJournal
+from zipnet.storage import CompactingFileJournal
 
 
 class NoMesh:
@@ -40,7 +41,7 @@ class GatedDisk(Disk):
 
 
 def engine_on(disk: Disk) -> EmbeddedConsensus:
-    journal = FileJournal("raft", identity=bytes(32), files=disk, retain=False)
+    journal = CompactingFileJournal("raft", identity=bytes(32), files=disk)
     return EmbeddedConsensus(server=0, size=1, journal=journal, mesh=NoMesh())
 
 
@@ -78,7 +79,7 @@ async def test_a_failed_disk_ends_the_engine_loudly(fault: str) -> None:
 
     async def consume() -> None:
         async for batch in engine.batches():
-            handed_out.extend(committed.command for committed in batch)
+            handed_out.extend(commands_in([batch]))
 
     with pytest.raises(SafeMode):
         await consume()
@@ -93,7 +94,7 @@ async def test_a_stopped_engine_ends_its_batches_and_refuses() -> None:
     assert engine.leader() == 0
     await engine.stop()
     await engine.stop()
-    assert [c.command for batch in [b async for b in engine.batches()] for c in batch] == [b"kept"]
+    assert commands_in([batch async for batch in engine.batches()]) == [b"kept"]
     assert engine.caught_up()
     with pytest.raises(ConsensusError):
         await engine.propose(b"late", timeout_s=20)

@@ -11,7 +11,8 @@ import pytest
 
 from zipnet.consensus import MAX_COMMAND_BYTES, EmbeddedConsensus, Timing
 from zipnet.errors import ConfigError, ConsensusError, LocalProtocolError, RemoteProtocolError
-from zipnet.storage import FileJournal
+from zipnet.ports import CommittedCommand
+from zipnet.storage import CompactingFileJournal
 
 SIZE = 3
 
@@ -32,8 +33,10 @@ class Memory:
         return frozenset(server for server in range(SIZE) if server != self.server)
 
 
-async def start(folder: Path, engines: dict[int, EmbeddedConsensus], server: int) -> FileJournal:
-    journal = FileJournal(folder / f"raft-{server}", identity=bytes(32), retain=False)
+async def start(
+    folder: Path, engines: dict[int, EmbeddedConsensus], server: int
+) -> CompactingFileJournal:
+    journal = CompactingFileJournal(folder / f"raft-{server}", identity=bytes(32))
     engine = EmbeddedConsensus(
         server=server, size=SIZE, journal=journal, mesh=Memory(server, engines)
     )
@@ -47,6 +50,7 @@ async def drain(engine: EmbeddedConsensus, count: int) -> list[bytes]:
     async with asyncio.timeout(20):
         async for batch in engine.batches():
             for committed in batch:
+                assert isinstance(committed, CommittedCommand)
                 commands.append(committed.command)
                 assert committed.index == len(commands)
             if len(commands) >= count:
@@ -102,7 +106,7 @@ async def test_without_a_majority_a_proposal_fails_in_time(tmp_path: Path) -> No
 
 
 async def test_what_no_committee_sends_is_refused(tmp_path: Path) -> None:
-    journal = FileJournal(tmp_path / "raft", identity=bytes(32))
+    journal = CompactingFileJournal(tmp_path / "raft", identity=bytes(32))
     engine = EmbeddedConsensus(server=0, size=SIZE, journal=journal, mesh=Memory(0, {}))
     for server in (0, SIZE, -1):
         with pytest.raises(RemoteProtocolError):
@@ -114,14 +118,14 @@ async def test_what_no_committee_sends_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 2, 4, 6, 9])
 async def test_committees_of_other_sizes_are_refused(tmp_path: Path, size: int) -> None:
-    journal = FileJournal(tmp_path / "raft", identity=bytes(32))
+    journal = CompactingFileJournal(tmp_path / "raft", identity=bytes(32))
     with pytest.raises(ConfigError):
         EmbeddedConsensus(server=0, size=size, journal=journal, mesh=Memory(0, {}))
     journal.close()
 
 
 async def test_contradicting_times_are_refused(tmp_path: Path) -> None:
-    journal = FileJournal(tmp_path / "raft", identity=bytes(32))
+    journal = CompactingFileJournal(tmp_path / "raft", identity=bytes(32))
     timing = Timing(heartbeat_s=0.2, election_min_s=0.4)
     with pytest.raises(ConfigError):
         EmbeddedConsensus(server=0, size=3, journal=journal, mesh=Memory(0, {}), timing=timing)
@@ -132,9 +136,9 @@ async def test_a_journal_of_another_member_is_refused(tmp_path: Path) -> None:
     engines: dict[int, EmbeddedConsensus] = {}
     journal = await start(tmp_path, engines, 0)
     await engines[0].stop()
-    journal.append(b"\x01\x01\x00\x03")
+    journal.append_group([b"\x01\x02\x00\x03" + bytes(8)])
     journal.close()
-    journal = FileJournal(tmp_path / "raft-0", identity=bytes(32))
+    journal = CompactingFileJournal(tmp_path / "raft-0", identity=bytes(32))
     with pytest.raises(ConfigError):
         EmbeddedConsensus(server=1, size=SIZE, journal=journal, mesh=Memory(1, {}))
     journal.close()

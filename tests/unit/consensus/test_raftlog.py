@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from zipnet.consensus.raftlog import NO_OP, REGULAR, DurableLog
+from zipnet.consensus.members import Members
+from zipnet.consensus.raftlog import NO_OP, REGULAR, DurableLog, Staged
 from zipnet.errors import ConfigError, GuardError, StorageError
-from zipnet.storage import FileJournal
+from zipnet.storage import CompactingFileJournal
 
-OPENING = b"\x01\x01\x00\x03"
+FOUNDERS = Members.founding((0, 1, 2))
+HEAD = b"\x01\x02\x00" + bytes(8)
+OPENING = HEAD + FOUNDERS.encode()
 FOUNDING = b"\x02" + bytes(8) + NO_OP
 ENTRY = b"\x02" + (1).to_bytes(8, "big") + REGULAR + b"command"
 
@@ -20,10 +23,12 @@ def number(kind: int, value: int) -> bytes:
 
 
 def open_log(folder: Path, *records: bytes) -> DurableLog:
-    journal = FileJournal(folder / "raft", identity=bytes(32))
+    journal = CompactingFileJournal(folder / "raft", identity=bytes(32))
     journal.append_group(records)
+    journal.close()
+    journal = CompactingFileJournal(folder / "raft", identity=bytes(32))
     try:
-        return DurableLog(journal, server=0, size=3)
+        return DurableLog(journal, server=0, founding=FOUNDERS)
     finally:
         journal.close()
 
@@ -57,7 +62,15 @@ def test_malformed_records_are_refused(tmp_path: Path, title: str) -> None:
         open_log(tmp_path, *MALFORMED[title])
 
 
-@pytest.mark.parametrize("opening", [b"\x01\x02\x00\x03", b"\x01\x01\x01\x03", b"\x01\x01\x00\x05"])
+@pytest.mark.parametrize(
+    "opening",
+    [
+        b"\x01\x01" + OPENING[2:],
+        b"\x01\x02\x01" + OPENING[3:],
+        HEAD + Members.founding(tuple(range(5))).encode(),
+        HEAD[:-1] + b"\x07" + FOUNDERS.encode(),
+    ],
+)
 def test_another_format_member_or_size_is_refused(tmp_path: Path, opening: bytes) -> None:
     with pytest.raises(ConfigError):
         open_log(tmp_path, opening, FOUNDING)
@@ -68,18 +81,20 @@ def test_gaps_compaction_and_lost_commits_are_refused(tmp_path: Path) -> None:
     with pytest.raises(GuardError):
         log.add(REGULAR, 4, 1)
     with pytest.raises(GuardError):
+        log.drop_from(2)
+    with pytest.raises(GuardError):
         log.deleteEntriesFrom(1)
     with pytest.raises(GuardError):
         log.clear()
     with pytest.raises(GuardError):
         log.deleteEntriesTo(1)
     assert len(log) == 2
-    assert log.take_staged() == []
+    assert log.take_staged() is None
 
 
 def test_the_commit_hint_rides_with_the_next_change_only(tmp_path: Path) -> None:
     log = open_log(tmp_path, OPENING, FOUNDING, ENTRY)
     log.setRaftCommitIndex(2)
-    assert log.take_staged() == []
+    assert log.take_staged() is None
     log.setCurrentTerm(3, None)
-    assert log.take_staged() == [b"\x04" + (3).to_bytes(8, "big") + b"\xff", number(5, 2)]
+    assert log.take_staged() == Staged([b"\x04" + (3).to_bytes(8, "big") + b"\xff", number(5, 2)])
