@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from tdx.quote import SGX_EXTENSION_OID
 from tdx.trust import EMULATED_FMSPC_PREFIX, EMULATED_ORGANIZATION
@@ -59,6 +59,11 @@ class CertificateSpec:
         may_sign: keyUsage digitalSignature.
         sgx_extension: DER of the SGX extension.
         critical_oid: An unknown critical extension.
+        other_oid: An unknown extension that is not critical.
+        may_list: keyUsage cRLSign where it differs from ``may_issue``.
+        has_constraints: Whether basicConstraints is there at all.
+        raw_constraints: DER of basicConstraints, in place of the two fields above.
+        has_usage: Whether keyUsage is there at all.
     """
 
     common_name: str
@@ -71,6 +76,11 @@ class CertificateSpec:
     may_sign: bool = True
     sgx_extension: bytes | None = None
     critical_oid: str | None = None
+    other_oid: str | None = None
+    may_list: bool | None = None
+    has_constraints: bool = True
+    raw_constraints: bytes | None = None
+    has_usage: bool = True
 
     def subject(self) -> x509.Name:
         """Return the distinguished name."""
@@ -218,20 +228,20 @@ def issue(
             critical=False,
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
-        .add_extension(_usage(spec), critical=True)
-        .add_extension(
-            x509.BasicConstraints(ca=spec.is_authority, path_length=spec.path_length),
-            critical=True,
-        )
     )
+    if spec.has_usage:
+        builder = builder.add_extension(_usage(spec), critical=True)
+    if spec.has_constraints:
+        builder = builder.add_extension(_constraints(spec), critical=True)
     if spec.sgx_extension is not None:
         oid = x509.ObjectIdentifier(SGX_EXTENSION_OID)
         builder = builder.add_extension(
             x509.UnrecognizedExtension(oid, spec.sgx_extension), critical=False
         )
-    if spec.critical_oid is not None:
-        unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier(spec.critical_oid), b"\x05\0")
-        builder = builder.add_extension(unknown, critical=True)
+    for oid_text, critical in ((spec.critical_oid, True), (spec.other_oid, False)):
+        if oid_text is not None:
+            unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid_text), b"\x05\0")
+            builder = builder.add_extension(unknown, critical=critical)
     return Issued(spec, builder.sign(signing, algorithm or SHA256()), own)
 
 
@@ -282,6 +292,12 @@ def sgx_extension(values: PckValues) -> bytes:
     )
 
 
+def _constraints(spec: CertificateSpec) -> x509.ExtensionType:
+    if spec.raw_constraints is None:
+        return x509.BasicConstraints(ca=spec.is_authority, path_length=spec.path_length)
+    return x509.UnrecognizedExtension(ExtensionOID.BASIC_CONSTRAINTS, spec.raw_constraints)
+
+
 def _usage(spec: CertificateSpec) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=spec.may_sign,
@@ -290,7 +306,7 @@ def _usage(spec: CertificateSpec) -> x509.KeyUsage:
         data_encipherment=False,
         key_agreement=False,
         key_cert_sign=spec.may_issue,
-        crl_sign=spec.may_issue,
+        crl_sign=spec.may_issue if spec.may_list is None else spec.may_list,
         encipher_only=False,
         decipher_only=False,
     )

@@ -140,6 +140,21 @@ def test_levels_are_judged_best_first_and_of_equals_the_worse_first() -> None:
     assert [level.status for level in levels] == ["Revoked", "UpToDate", "OutOfDate"]
 
 
+def test_levels_of_modules_and_enclaves_are_judged_best_first() -> None:
+    module = json.loads(tcb_info())["tdxModuleIdentities"][0]
+    old = module["tcbLevels"][0]
+    module["tcbLevels"] = [old, old | {"tcb": {"isvsvn": 7}}, old | {"tcbStatus": "Revoked"}]
+    (levels,) = (
+        one.levels
+        for one in parse_tcb_info(tcb_info(tdxModuleIdentities=[module])).module_identities.values()
+    )
+    assert [(level.isvsvn, level.status) for level in levels] == [
+        (7, "OutOfDate"),
+        (2, "Revoked"),
+        (2, "OutOfDate"),
+    ]
+
+
 TCB_INFO_REFUSED: dict[str, dict[str, Any]] = {
     "SGX": {"id": "SGX"},
     "version 2": {"version": 2},
@@ -187,6 +202,15 @@ TCB_INFO_REFUSED: dict[str, dict[str, Any]] = {
                 "sgxtcbcomponents": [{}] * 16,
                 "pcesvn": 5,
                 "tdxtcbcomponents": [[]] * 16,
+            }
+        )
+    },
+    "one component without SVN": {
+        "tcbLevels": one_level(
+            tcb={
+                "sgxtcbcomponents": [*[{"svn": 1}] * 15, {}],
+                "pcesvn": 5,
+                "tdxtcbcomponents": [{"svn": 1}] * 16,
             }
         )
     },

@@ -185,6 +185,9 @@ DER_REFUSED = {
     "three length bytes": "3083000001",
     "value cut": "0403aabb",
     "tag alone": "04",
+    "indefinite length with 128 bytes after": "0480" + "00" * 128,
+    "padded length of 255": "048200ff" + "00" * 255,
+    "four length bytes": "048400010000" + "00" * 65536,
 }
 
 
@@ -193,6 +196,16 @@ def test_der_that_is_not_strict_is_refused(title: str) -> None:
     with pytest.raises(QuoteError) as caught:
         elements(bytes.fromhex(DER_REFUSED[title]))
     assert caught.value.check is Check.PCK_EXTENSION
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 255, 256, 65535, 65536])
+def test_der_of_every_length_is_read(size: int) -> None:
+    digits = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    length = bytes([size]) if size < 0x80 else bytes([0x80 | len(digits)]) + digits
+    whole = b"\x04" + length + bytes(size)
+    assert elements(whole + b"\x05\x00") == [(4, bytes(size)), (5, b"")]
+    with pytest.raises(QuoteError):
+        elements(whole[:-1])
 
 
 def test_only_one_whole_sequence_is_split_into_raw_elements() -> None:
@@ -237,6 +250,12 @@ def test_pck_extension_reads_component_integers() -> None:
     assert read.component_svns == tuple(range(1, 17))
     assert (read.pcesvn, read.fmspc, read.ppid) == (11, b"fmspc!", b"p" * 16)
     assert (read.platform_instance_id, read.smt_enabled) == (None, None)
+    assert read.platform == b"p" * 16
+    named = parse_pck_extension(extension(instance=sgx_field(b"\x06", 4, b"i" * 16)))
+    assert (named.ppid, named.platform) == (b"p" * 16, b"i" * 16)
+    for number in (0, 2):
+        least = parse_pck_extension(extension(type=sgx_field(b"\x05", 10, bytes([number]))))
+        assert least.sgx_type == number
 
 
 EXTENSIONS_REFUSED = {
@@ -245,6 +264,15 @@ EXTENSIONS_REFUSED = {
     "PPID of 15 bytes": extension(ppid=sgx_field(b"\x01", 4, b"p" * 15)),
     "FMSPC as UTF-8": extension(fmspc=sgx_field(b"\x04", 12, b"fmspc!")),
     "foreign OID": extension(more=der(0x30, der(6, b"\x2a\x03") + der(4, b""))),
+    "OID of a sister arc": extension(
+        more=der(0x30, der(6, bytes.fromhex("2a864886f84d010d0208")) + der(4, b""))
+    ),
+    "field of another group": extension(
+        flags=sgx_field(b"\x07", 0x30, sgx_field(b"\x06\x01", 1, b"\xff"))
+    ),
+    "octets for an OID": extension(
+        more=der(0x30, der(4, bytes.fromhex("2a864886f84d010d0108")) + der(4, b""))
+    ),
     "field of three": extension(
         more=der(0x30, der(6, bytes.fromhex("2a864886f84d010d0108")) + der(4, b"") * 2)
     ),
@@ -252,6 +280,8 @@ EXTENSIONS_REFUSED = {
     "the arc itself": extension(more=sgx_field(b"", 4, bytes(2))),
     "type out of range": extension(type=sgx_field(b"\x05", 10, b"\x03")),
     "negative number": extension(type=sgx_field(b"\x05", 10, b"\xff")),
+    "empty number": extension(type=sgx_field(b"\x05", 10, b"")),
+    "SET for SEQUENCE": b"\x31" + extension()[1:],
     "padded number": extension(type=sgx_field(b"\x05", 10, b"\x00\x01")),
     "boolean of 1": extension(flags=sgx_field(b"\x07", 0x30, sgx_field(b"\x07\x01", 1, b"\x01"))),
     "bytes after": extension() + b"\x05\x00",

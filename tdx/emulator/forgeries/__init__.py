@@ -19,7 +19,11 @@ from tdx.emulator.forgeries.collateral import (
     ModuleMutations,
     PlatformMutations,
 )
-from tdx.emulator.forgeries.forms import CertificateFormMutations, RevocationFormMutations
+from tdx.emulator.forgeries.forms import (
+    CertificateFormMutations,
+    RevocationFormMutations,
+    RootMutations,
+)
 from tdx.emulator.forgeries.shape import (
     BodyMutations,
     EnclaveMutations,
@@ -48,6 +52,7 @@ GROUPS: tuple[type[Mutations], ...] = (
     ModuleMutations,
     CertificateFormMutations,
     RevocationFormMutations,
+    RootMutations,
 )
 FORGERIES = tuple(f"{group.__name__}.{name}" for group in GROUPS for name in group.names())
 

@@ -114,6 +114,9 @@ class Mutations:
     def _ca_spec(self, **changes: object) -> CertificateSpec:
         return _changed(self._one.pck_ca.spec, changes)
 
+    def _root_spec(self, **changes: object) -> CertificateSpec:
+        return _changed(self._one.root.spec, changes)
+
     def _signer_spec(self, **changes: object) -> CertificateSpec:
         return _changed(self._one.tcb_signer.spec, changes)
 

@@ -55,6 +55,10 @@ class ChainMutations(Mutations):
         """Give a PCK certificate the right to issue certificates."""
         return self._leaf_spec(Check.CERTIFICATE_CONSTRAINTS, may_issue=True)
 
+    def leaf_may_not_sign(self) -> Forgery:
+        """Take the right to sign data away."""
+        return self._leaf_spec(Check.CERTIFICATE_CONSTRAINTS, may_sign=False)
+
     def leaf_is_authority(self) -> Forgery:
         """Give a PCK certificate the CA flag."""
         return self._leaf_spec(Check.CERTIFICATE_CONSTRAINTS, is_authority=True)
@@ -118,6 +122,18 @@ class AuthorityMutations(Mutations):
     def may_not_issue(self) -> Forgery:
         """Take the right to issue away."""
         return self._authority(Check.CERTIFICATE_CONSTRAINTS, may_issue=False, may_sign=True)
+
+    def may_only_list(self) -> Forgery:
+        """Let the PCK CA sign lists and no certificates."""
+        return self._authority(Check.CERTIFICATE_CONSTRAINTS, may_issue=False, may_list=True)
+
+    def may_not_list(self) -> Forgery:
+        """Let the PCK CA sign certificates and no lists."""
+        return self._authority(Check.CERTIFICATE_CONSTRAINTS, may_list=False)
+
+    def path_length_without_flag(self) -> Forgery:
+        """Keep the path length and take the CA flag away."""
+        return self._authority(Check.CERTIFICATE_FORMAT, raw_constraints=b"\x30\x03\x02\x01\x00")
 
     def unknown_critical_extension(self) -> Forgery:
         """Add a critical extension nobody knows."""
@@ -183,6 +199,14 @@ class SignerMutations(Mutations):
         """Give the TCB signer an SGX extension."""
         extension = self._one.pck.spec.sgx_extension
         return self._signer(Check.TCB_SIGNER, sgx_extension=extension)
+
+    def signer_may_not_sign(self) -> Forgery:
+        """Take the TCB signer's right to sign data away."""
+        return self._signer(Check.TCB_SIGNER, may_sign=False)
+
+    def signer_may_issue(self) -> Forgery:
+        """Give the TCB signer the right to issue certificates."""
+        return self._signer(Check.TCB_SIGNER, may_issue=True)
 
     def signer_is_authority(self) -> Forgery:
         """Give the TCB signer the CA flag."""
