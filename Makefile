@@ -69,6 +69,10 @@ ops-check: $(VENV)/.dev ## Check units, alert rules and runbooks: fails where a 
 ops-tools: ## Install promtool, systemd-analyze and the image tools from Debian, when root
 	@ops/install-tools.sh
 
+.PHONY: client-tools
+client-tools: ## Install a browser and a SOCKS5 server for the clients' tests from Debian, when root
+	@ops/install-client-tools.sh
+
 .PHONY: images
 images: $(VENV)/.dev ## Build the container image into out/image and check its root filesystem
 	@$(PY) images/build.py --out out/image

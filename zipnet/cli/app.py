@@ -27,6 +27,7 @@ VERBS = {
     "aggregator": "zipnet.cli.aggregator",
     "publish": "zipnet.cli.publish",
     "read": "zipnet.cli.read",
+    "gateway": "zipnet.cli.gateway",
     "keygen": "zipnet.cli.keygen",
     "descriptor": "zipnet.cli.descriptor",
     "config": "zipnet.cli.config",

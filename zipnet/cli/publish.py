@@ -58,6 +58,9 @@ def publish(
         str, typer.Option("--timeout", help="Time for each message, such as 60s or 5m.")
     ] = "60s",
     transport: Annotated[str | None, typer.Option("--transport", help="quic or tls.")] = None,
+    proxy: Annotated[
+        str | None, typer.Option("--proxy", help="socks5://HOST:PORT for all links; with tls.")
+    ] = None,
     secret_file: Annotated[
         Path | None,
         typer.Option("--secret-file", help="Secret of a lasting identity; fresh when left out."),
@@ -107,7 +110,8 @@ def publish(
     for warning in settings.warnings:
         output.note(f"warning: {warning}")
     limit = max_message_bytes(settings.descriptor.params)
-    work = _Work(_timeout_s(timeout), limit, as_json=as_json, notes=Notes(quiet=quiet))
+    notes = Notes(quiet=quiet)
+    work = _Work(_timeout_s(timeout), limit, as_json=as_json, notes=notes, proxy=proxy)
     given = _given(message, messages, whole_input=not (lines or cover))
     for line, text in given:
         work.require_sendable(text, line)
@@ -149,6 +153,7 @@ class _Work:
     limit: int
     as_json: bool
     notes: Notes
+    proxy: str | None = None
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     code: int = 0
     errors: list[ZipnetError] = field(default_factory=list)
@@ -196,6 +201,7 @@ async def _publish(
         settings.descriptor,
         identity=identity,
         transport=settings.transport,
+        proxy=work.proxy,
         cover=every(settings.cover_every),
         platform=settings.platform,
         servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],

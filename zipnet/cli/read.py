@@ -51,6 +51,9 @@ def read(
         typer.Option("--records-dir", help="Read and verify a server's record folder, offline."),
     ] = None,
     transport: Annotated[str | None, typer.Option("--transport", help="quic or tls.")] = None,
+    proxy: Annotated[
+        str | None, typer.Option("--proxy", help="socks5://HOST:PORT for all links; with tls.")
+    ] = None,
     operator: Annotated[
         str | None, typer.Option("--operator", help="Peer id the descriptor must be signed by.")
     ] = None,
@@ -83,7 +86,7 @@ def read(
             raise ConfigError("--follow and --records-dir exclude each other")
         _read_folder(settings, records_dir, printer, from_sequence)
     else:
-        asyncio.run(_read(settings, printer, from_sequence, follow=follow))
+        asyncio.run(_read(settings, printer, from_sequence, follow=follow, proxy=proxy))
 
 
 class _Printer:
@@ -161,13 +164,19 @@ class _Printer:
 
 
 async def _read(
-    settings: ClientSettings, printer: _Printer, from_sequence: int, *, follow: bool
+    settings: ClientSettings,
+    printer: _Printer,
+    from_sequence: int,
+    *,
+    follow: bool,
+    proxy: str | None,
 ) -> None:
     from zipnet.sdk import Reader
 
     async with Reader(
         settings.descriptor,
         transport=settings.transport,
+        proxy=proxy,
         from_sequence=from_sequence,
         follow=follow,
         servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from zipnet.observe.health import Health
     from zipnet.observe.metrics import NodeMetrics
 
-__all__ = ["HttpServer", "serve_http"]
+__all__ = ["HttpServer", "serve_application", "serve_http"]
 
 _MAX_CONNECTIONS = 32
 _KEEP_ALIVE_S = 5
@@ -101,10 +101,34 @@ async def serve_http(
     Raises:
         ConfigError: When the address cannot be bound; names it and the setting.
     """
-    listening = _bind(host, port)
+    application = _application(health, metrics.registry, dict(version))
+    return await serve_application(host, port, application, setting="METRICS")
+
+
+async def serve_application(
+    host: str,
+    port: int,
+    application: Starlette,
+    *,
+    setting: str,
+    max_connections: int = _MAX_CONNECTIONS,
+) -> HttpServer:
+    """Bind and serve an application; returns once the port answers.
+
+    Args:
+        host: Address to bind.
+        port: Port to bind; 0 takes any free one.
+        application: What to serve.
+        setting: What named the address, for the error.
+        max_connections: Connections at once; further ones get 503.
+
+    Raises:
+        ConfigError: When the address cannot be bound; names it and the setting.
+    """
+    listening = _bind(host, port, setting)
     bound: tuple[str, int] = listening.getsockname()[:2]
     config = uvicorn.Config(
-        _application(health, metrics.registry, dict(version)),
+        application,
         access_log=False,
         log_config=None,
         server_header=False,
@@ -114,7 +138,7 @@ async def serve_http(
         loop="none",
         http="h11",
         ws="none",
-        limit_concurrency=_MAX_CONNECTIONS,
+        limit_concurrency=max_connections,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_DRAIN_S,
     )
@@ -132,7 +156,7 @@ async def serve_http(
     return HttpServer(bound[0], bound[1], server, task)
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, setting: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -143,7 +167,7 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise ConfigError(
-            f"setting METRICS: port {port} of {host} cannot be bound: {error.strerror}",
+            f"setting {setting}: port {port} of {host} cannot be bound: {error.strerror}",
             hint="write another host:port, or 127.0.0.1:0 for any free port",
         ) from error
     listening.settimeout(0)

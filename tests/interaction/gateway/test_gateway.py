@@ -1,0 +1,263 @@
+"""The HTTP gateway over real sockets: what it serves, what it refuses, what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import pytest
+
+import zipnet
+from tests.harness.http_client import fetch, follow
+from tests.interaction.gateway.conftest import options
+from zipnet.errors import ConfigError
+from zipnet.gateway import Gateway
+from zipnet.gateway.app import ALLOW_PUBLIC_BIND, ALLOW_PUBLISHING_FOR_OTHERS, GatewayOptions
+from zipnet.gateway.history import History
+from zipnet.gateway.page import CONTENT_SECURITY_POLICY
+from zipnet.settings import Endpoint
+
+if TYPE_CHECKING:
+    from tests.harness.fake_network import FakeNetwork
+
+ANYWHERE = "0.0.0.0"  # noqa: S104 - nothing is bound to it
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e$instance"
+
+
+async def _until_ready(gateway: Gateway) -> None:
+    async with asyncio.timeout(20):
+        while (await fetch(gateway.url + "/readyz")).status != 200:  # noqa: ASYNC110 - it is asked
+            await asyncio.sleep(0.05)
+
+
+async def _until_newest(gateway: Gateway, sequence: int) -> None:
+    async with asyncio.timeout(20):
+        newest = -1
+        while newest < sequence:
+            newest = (await fetch(gateway.url + "/v1/status")).json["newest"]
+
+
+class TestReading:
+    async def test_broadcasts_come_as_json_by_range(
+        self, gateway: Gateway, talker: zipnet.Publisher
+    ) -> None:
+        text = await talker.publish("öffentlich".encode())
+        binary = await talker.publish(b"\xff\x00\xfe")
+        await _until_newest(gateway, binary.sequence)
+        page = (await fetch(f"{gateway.url}/v1/broadcasts?from=0&limit=256")).json
+        found = {one["message_id"]: one for one in page["broadcasts"]}
+        shown = found[text.message_id.hex()]
+        assert shown["text"] == "öffentlich"
+        assert base64.b64decode(shown["data"]) == "öffentlich".encode()
+        assert (shown["round"], shown["sequence"]) == (text.round, text.sequence)
+        assert shown["verified"] is True
+        assert found[binary.message_id.hex()]["text"] is None
+        only = (await fetch(f"{gateway.url}/v1/broadcasts?from={text.sequence}&limit=1")).json
+        assert [one["message_id"] for one in only["broadcasts"]] == [text.message_id.hex()]
+        assert only["next"] == text.sequence + 1
+        beyond = (await fetch(f"{gateway.url}/v1/broadcasts?from=1000000")).json
+        assert beyond["broadcasts"] == []
+        assert beyond["next"] == 1000000
+        last = (await fetch(f"{gateway.url}/v1/rounds?from=-1")).json
+        assert len(last["rounds"]) >= 1
+        assert last["rounds"][-1]["sequence"] == last["next"] - 1
+
+    async def test_live_events_come_in_order_and_resume_where_they_broke_off(
+        self, gateway: Gateway, talker: zipnet.Publisher
+    ) -> None:
+        await _until_ready(gateway)
+        async with aclosing(follow(gateway.url + "/v1/rounds?from=0")) as events:
+            first = [await anext(events) for _ in range(5)]
+        assert [int(event["id"]) for event in first] == [0, 1, 2, 3, 4]
+        assert {event["event"] for event in first} == {"round"}
+        receipt = await talker.publish(b"heard live")
+        resumed = follow(gateway.url + "/v1/broadcasts", headers={"Last-Event-ID": "2"})
+        seen: list[dict[str, str]] = []
+        async with aclosing(resumed) as events:
+            while not seen or seen[-1]["event"] != "broadcast":
+                seen.append(await anext(events))
+        assert json.loads(seen[-1]["data"])["message_id"] == receipt.message_id.hex()
+        assert int(seen[0].get("id", 3)) == 3
+
+    @pytest.mark.requirement("A6")
+    async def test_what_fell_out_of_memory_is_fetched_and_verified_again(
+        self, network: FakeNetwork, talker: zipnet.Publisher
+    ) -> None:
+        receipt = await talker.publish(b"long ago " * 40)
+        async with Gateway(network.committee.descriptor, options()) as gateway:
+            small = History(gateway._reader, keep=2)
+            gateway._history, kept = small, gateway._history
+            following = asyncio.create_task(small.follow())
+            try:
+                await _until_newest(gateway, receipt.sequence + 3)
+                page = (
+                    await fetch(f"{gateway.url}/v1/rounds?from={receipt.sequence}&limit=1")
+                ).json
+                (made,) = page["rounds"]
+                assert made["broadcasts"][0]["text"] == "long ago " * 40
+                network.committee.records[0] = b"junk"
+                small._rounds.clear()
+                small._rounds.extend(kept.latest(1))
+                refused = await fetch(f"{gateway.url}/v1/rounds?from=0&limit=1")
+                assert refused.status == 502
+                assert refused.json["error"] in {"remote_protocol", "verification"}
+                assert (await fetch(gateway.url + "/v1/status")).json["integrity_failures"] >= 1
+            finally:
+                following.cancel()
+                await asyncio.wait({following})
+
+    @pytest.mark.parametrize(
+        "query", ["from=x", "limit=0", "limit=257", "from=99999999999999999999", "limit=1e3"]
+    )
+    async def test_a_malformed_range_is_named(self, gateway: Gateway, query: str) -> None:
+        answer = await fetch(f"{gateway.url}/v1/broadcasts?{query}")
+        assert answer.status == 400
+        assert answer.json["error"] == "bad_request"
+
+    async def test_the_openapi_document_describes_what_is_served(
+        self, gateway: Gateway, talker: zipnet.Publisher
+    ) -> None:
+        await _until_ready(gateway)
+        document = (await fetch(gateway.url + "/openapi.json")).json
+        assert document["openapi"].startswith("3.1")
+        schemas = document["components"]["schemas"]
+        assert "/v1/publish" not in document["paths"], "this one only reads"
+        for path, name in (
+            ("/v1/broadcasts", "BroadcastPage"),
+            ("/v1/rounds", "RoundPage"),
+            ("/v1/status", "Status"),
+        ):
+            schema = document["paths"][path]["get"]["responses"]["200"]["content"]
+            assert schema["application/json"]["schema"]["$ref"].endswith("/" + name)
+            answer = (await fetch(gateway.url + path)).json
+            assert set(answer) == set(schemas[name]["properties"])
+        references = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
+        assert references <= set(schemas)
+
+
+class TestThePage:
+    async def test_the_log_is_there_without_scripts_and_strangers_words_are_text(
+        self, gateway: Gateway, talker: zipnet.Publisher
+    ) -> None:
+        receipt = await talker.publish(EVIL.encode())
+        await _until_newest(gateway, receipt.sequence)
+        answer = await fetch(gateway.url + "/")
+        page = answer.body.decode()
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+        assert "<img" not in page
+        assert "$instance" in page, "what is filled in is not filled in again"
+        assert f'<th scope="row">{receipt.round}</th>' in page
+        assert answer.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+        assert "unsafe" not in CONTENT_SECURITY_POLICY
+        assert 'http-equiv="refresh"' in page
+
+    async def test_nothing_is_asked_of_any_other_place(self, gateway: Gateway) -> None:
+        page = (await fetch(gateway.url + "/")).body.decode()
+        assert not re.findall(r'(?:src|href|action)="(?!/|#)', page)
+        addresses = set(re.findall(r"https?://[^\s\"'<]+", page)) - {"http://www.w3.org/2000/svg"}
+        assert addresses == set()
+
+
+class TestRefusals:
+    def test_a_public_bind_needs_the_sentence(self, network: FakeNetwork) -> None:
+        descriptor = network.committee.descriptor
+        for host in (ANYWHERE, "::", "192.0.2.7", "example.org"):
+            for sentence in (None, "yes", ALLOW_PUBLIC_BIND.lower()):
+                with pytest.raises(ConfigError, match="where others can reach it") as refused:
+                    Gateway(descriptor, GatewayOptions(listen=Endpoint(host, 0), public=sentence))
+                assert ALLOW_PUBLIC_BIND in (refused.value.hint or "")
+        Gateway(descriptor, GatewayOptions(listen=Endpoint(ANYWHERE, 0), public=ALLOW_PUBLIC_BIND))
+        with pytest.raises(ConfigError, match="in so many words"):
+            Gateway(descriptor, GatewayOptions(publish_for_others="yes"))
+
+    async def test_a_name_that_is_not_the_gateways_gets_nothing(self, gateway: Gateway) -> None:
+        for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example"):
+            answer = await fetch(gateway.url + "/v1/status", headers={"Host": host})
+            assert answer.status == 421
+        for host in ("localhost", "localhost:1234", "127.0.0.1", "[::1]:99"):
+            answer = await fetch(gateway.url + "/v1/status", headers={"Host": host})
+            assert answer.status == 200
+
+    async def test_no_answer_lets_another_sites_script_read_it(self, gateway: Gateway) -> None:
+        for path in ("/", "/v1/status", "/v1/broadcasts", "/openapi.json"):
+            headers = (await fetch(gateway.url + path)).headers
+            assert "access-control-allow-origin" not in headers
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["cache-control"] == "no-store"
+
+    async def test_a_reading_gateway_does_not_publish(self, gateway: Gateway) -> None:
+        assert (await fetch(gateway.url + "/v1/publish", body={"text": "x"})).status == 404
+
+
+class TestPublishing:
+    async def test_a_message_is_published_with_a_receipt_and_a_plain_warning(
+        self, network: FakeNetwork, talker: zipnet.Publisher
+    ) -> None:
+        descriptor = network.committee.descriptor
+        async with Gateway(descriptor, options(publishing=True)) as gateway:
+            asked = {"text": "by the gateway", "salt": "00112233445566ff"}
+            answer = await fetch(gateway.url + "/v1/publish", body=asked)
+            assert answer.status == 200, answer.body
+            receipt = answer.json
+            assert "knows that you asked" in receipt["notice"]
+            proof = [base64.b64decode(record) for record in receipt["proof"]]
+            message = zipnet.verify_proof(proof, bytes.fromhex(receipt["message_id"]), descriptor)
+            assert message == b"by the gateway"
+            again = (await fetch(gateway.url + "/v1/publish", body=asked)).json
+            assert again["round"] == receipt["round"], "the same salt is the same message"
+            binary = await fetch(
+                gateway.url + "/v1/publish", body={"data": base64.b64encode(b"\xff").decode()}
+            )
+            assert binary.status == 200
+            late = await fetch(
+                gateway.url + "/v1/publish", body={"text": "no time", "timeout_s": 0.001}
+            )
+            assert late.status == 503
+            assert late.json["error"] == "not_sent"
+            assert late.json["hint"]
+            assert len(late.json["salt"]) == 16
+            assert "retry-after" in late.headers
+
+    @pytest.mark.parametrize(
+        ("body", "headers", "status"),
+        [
+            ({}, {}, 422),
+            ({"text": "a", "data": "YQ=="}, {}, 422),
+            ({"text": "a", "unknown": 1}, {}, 422),
+            ({"data": "not base64!"}, {}, 422),
+            ({"text": "a", "salt": "XX"}, {}, 422),
+            ({"text": "a", "timeout_s": 0}, {}, 422),
+            (b"not json", {}, 422),
+            ({"text": ""}, {}, 413),
+            ({"text": "a"}, {"Content-Type": "text/plain"}, 415),
+            ({"text": "a"}, {"Content-Type": "application/x-www-form-urlencoded"}, 415),
+            ({"text": "a"}, {"Origin": "https://evil.example"}, 403),
+            ({"text": "a"}, {"Origin": "null"}, 403),
+            (b" " * (3 * 1024 * 1024 + 1), {}, 413),
+        ],
+    )
+    async def test_what_cannot_be_published_is_refused_by_name(
+        self, network: FakeNetwork, body: object, headers: dict[str, str], status: int
+    ) -> None:
+        async with Gateway(network.committee.descriptor, options(publishing=True)) as gateway:
+            answer = await fetch(gateway.url + "/v1/publish", body=body, headers=headers)
+            assert answer.status == status, answer.body
+            assert answer.json["text"]
+
+    async def test_another_machine_may_not_publish_unless_told_so(
+        self, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """There is one machine here, so the address the server sees is what is changed."""
+        from zipnet.gateway import publishing
+
+        monkeypatch.setattr(publishing, "_is_loopback", lambda _request: False)
+        for_others = options(publishing=True, publish_for_others=ALLOW_PUBLISHING_FOR_OTHERS)
+        for chosen, status in ((options(publishing=True), 403), (for_others, 503)):
+            async with Gateway(network.committee.descriptor, chosen) as gateway:
+                asked = {"text": "from afar", "timeout_s": 0.05}
+                answer = await fetch(gateway.url + "/v1/publish", body=asked)
+                assert answer.status == status
