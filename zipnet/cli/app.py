@@ -32,6 +32,7 @@ VERBS = {
     "descriptor": "zipnet.cli.descriptor",
     "config": "zipnet.cli.config",
     "safe-mode": "zipnet.cli.safe_mode",
+    "audit": "zipnet.cli.audit",
 }
 """Verbs in the order help shows them, with the module of each."""
 

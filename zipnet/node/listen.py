@@ -87,6 +87,7 @@ class NodeListener:
         admit: Further say about clients and readers: an error refuses.
         unserved: The refusal for a role without handler; ``not_registered`` when None.
         limits: Bounds.
+        on_refused: Told the reason of every admission refused and every bond dropped.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class NodeListener:
         admit: Callable[[HelloFacts], ZipnetError | None] | None = None,
         unserved: Callable[[Role], ZipnetError] | None = None,
         limits: ListenLimits = DEFAULT_LISTEN_LIMITS,
+        on_refused: Callable[[str], None] | None = None,
     ) -> None:
         self._terms = terms
         self._descriptor = descriptor
@@ -107,6 +109,7 @@ class NodeListener:
         self._admit_others = admit
         self._unserved = unserved
         self._limits = limits
+        self._on_refused = on_refused
         self._listeners: list[Listener] = []
         self._sessions: dict[_Key, Session] = {}
         self._anonymous: set[Session] = set()
@@ -169,7 +172,7 @@ class NodeListener:
 
     async def _on_connection(self, connection: Connection) -> None:
         if self._handshakes >= self._limits.max_handshakes:
-            self._metrics.rejected.inc("overloaded")
+            self._count_refused("overloaded")
             await connection.close(code=CloseCode.OVERLOADED, reason="too many handshakes")
             return
         self._handshakes += 1
@@ -181,12 +184,17 @@ class NodeListener:
                 deadline_s=self._limits.handshake_deadline_s,
             )
         except ZipnetError as error:
-            self._metrics.rejected.inc(refusal_code(error))
+            self._count_refused(refusal_code(error))
             _log.info("peer_refused", reason=refusal_code(error), error=str(error))
             return
         finally:
             self._handshakes -= 1
         await self._run(session)
+
+    def _count_refused(self, reason: str) -> None:
+        self._metrics.rejected.inc(reason)
+        if self._on_refused is not None:
+            self._on_refused(reason)
 
     async def _run(self, session: Session) -> None:
         replaced = self._enter(session)
@@ -206,7 +214,7 @@ class NodeListener:
         """Count a bond that dropped because the peer's evidence did."""
         ended = session.ended_by
         if isinstance(ended, AdmissionError):
-            self._metrics.rejected.inc(ended.code)
+            self._count_refused(ended.code)
             _log.warning("bond_dropped", reason=ended.code, error=str(ended))
 
     def _enter(self, session: Session) -> Session | None:

@@ -28,6 +28,7 @@ from zipnet.machines.server import ServerMachine
 from zipnet.machines.server_effects import ClientNotAdmitted
 from zipnet.node.alone import Target, require_alone
 from zipnet.node.attestation import NodeAttestation
+from zipnet.node.audit import AuditTrail
 from zipnet.node.build import build_commit, build_version
 from zipnet.node.client_evidence import ClientEvidenceKeeper
 from zipnet.node.feed import Feed
@@ -271,6 +272,7 @@ class _Server:
         )
         self._client_watch = parts.client_evidence
         self._events = events
+        self.audit = AuditTrail(state.audit)
         self.feed = Feed(
             read_records=self.keeper.read,
             next_sequence=lambda: self.keeper.next_sequence,
@@ -337,7 +339,9 @@ class _Server:
                 descriptor=settings.descriptor,
                 handlers=dict.fromkeys(Role, self.routes.serve),
                 metrics=self.metrics,
+                on_refused=self.audit.refused,
             )
+            stack.callback(self.audit.close)
             stack.push_async_callback(self.acts.close)
             port = await listener.start(
                 settings.listen.host, settings.listen.port, self._transports
@@ -361,8 +365,10 @@ class _Server:
                 peer=short_peer_id(settings.identity.peer_id),
                 profile=settings.profile,
             )
+            self._note_start()
             self._notifier.ready()
             await self._run_until(stop)
+            self.audit.note("node_stopped", server=int(settings.index))
             self._notifier.stopping()
         self._log.info("node_stopped", server=int(settings.index))
 
@@ -375,6 +381,7 @@ class _Server:
                 group.create_task(self._notifier.run_watchdog()),
                 group.create_task(self._attestation.watch(self.health, self.metrics)),
                 group.create_task(self._watch_clients()),
+                group.create_task(self.audit.run()),
             ]
             await stop.wait()
             for task in tasks:
@@ -383,7 +390,33 @@ class _Server:
     async def _drive(self) -> None:
         """Run the driver; a failed durable write ends it, and with it the whole server."""
         self.health.set("storage", ok=True)
-        await self.driver.run()
+        try:
+            await self.driver.run()
+        except BaseExceptionGroup as group:
+            failure = safe_mode_in(group)
+            if failure is not None:
+                self.audit.note("safe_mode_entered", reason=failure.reason)
+            raise
+
+    def _note_start(self) -> None:
+        """Write down what was started and which secrets were read for it, by key id only."""
+        settings = self._settings
+        self.audit.note(
+            "node_started",
+            version=build_version(),
+            posture=settings.posture,
+            mode=settings.descriptor.descriptor.attestation.mode.value,
+            descriptor_version=int(settings.descriptor.descriptor.version),
+        )
+        keys = {
+            "SECRET": short_peer_id(settings.identity.peer_id),
+            "COMMITTEE_SECRET": settings.descriptor.descriptor.committee_fingerprint.hex()[:16],
+        }
+        origins = {item.name: item.origin for item in settings.effective}
+        for name, key_id in keys.items():
+            self.audit.note(
+                "secret_read", setting=name, key_id=key_id, source=origins.get(name, "unknown")
+            )
 
     async def _watch_health(self) -> None:
         while True:
@@ -418,6 +451,7 @@ class _Server:
             return
 
         async def retire(index: RegistryIndex) -> None:
+            self.audit.note("client_retired", reason="evidence_lapsed")
             await self._events.post(ClientNotAdmitted(index))
 
         await self._client_watch.run(lambda: self.machine.state.registry, retire)

@@ -7,11 +7,13 @@ from a restart as a newcomer with fresh keys.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zipnet.errors import ConfigError
 from zipnet.machines.guard import Released
+from zipnet.storage.audit import AuditLog
 from zipnet.storage.blobs import BlobStore
 from zipnet.storage.compacting import CompactingFileJournal
 from zipnet.storage.custody import CustodyFiles, KeyCustody
@@ -42,6 +44,7 @@ class ServerState:
         records: Sealed records.
         blobs: Blobs by digest.
         history: Every release ever made; None where that memory was lost.
+        audit: The audit trail; None where nothing is kept.
     """
 
     releases: Journal
@@ -50,6 +53,7 @@ class ServerState:
     records: RecordStore
     blobs: Blobs
     history: tuple[Released, ...] | None
+    audit: AuditLog | None = None
 
     @property
     def is_durable(self) -> bool:
@@ -97,7 +101,9 @@ def open_durable(settings: ServerSettings, folder: Path) -> ServerState:
     )
     records = RecordLog(folder / RECORDS_FOLDER, group=group)
     history = tuple(Released.decode(entry) for entry in releases.entries())
-    return ServerState(releases, raft, custody, records, BlobStore(folder / "blobs"), history)
+    audit = AuditLog(folder / "audit.log", identity=settings.identity, wall=time.time)
+    blobs = BlobStore(folder / "blobs")
+    return ServerState(releases, raft, custody, records, blobs, history, audit)
 
 
 def open_in_memory(settings: ServerSettings) -> ServerState:

@@ -1,0 +1,1 @@
+"""Logs that anybody can check: Merkle trees and the audit trail; pure."""
