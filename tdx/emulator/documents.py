@@ -109,14 +109,15 @@ def qe_identity(issued_at: int, next_update: int) -> dict[str, object]:
 
 
 def platform_level(
-    status: str = "UpToDate", *, svn: int = 2, advisory: str | None = None
+    status: str = "UpToDate", *, svn: int = 2, module_svn: int = 0, advisory: str | None = None
 ) -> dict[str, object]:
-    """Return a platform level that asks for ``svn`` in every component."""
+    """Return a platform level that asks for ``svn`` in every component, the module's two apart."""
+    tdx = [module_svn, 0, *([svn] * 14)]
     level: dict[str, object] = {
         "tcb": {
             "sgxtcbcomponents": [{"svn": svn}] * 16,
             "pcesvn": 11,
-            "tdxtcbcomponents": [{"svn": svn if place >= 2 else 0} for place in range(16)],  # noqa: PLR2004 - 0 and 1 are the module's
+            "tdxtcbcomponents": [{"svn": one} for one in tdx],
         },
         "tcbDate": _LATEST if status == "UpToDate" else _EARLIER,
         "tcbStatus": status,

@@ -7,10 +7,12 @@ import re
 
 import pytest
 
+from tdx.emulator.forgeries import FORGERIES
 from tdx.errors import Check
 from tdx.policy import DEFAULT_TD_ATTRIBUTES, DEFAULT_XFAM, load_policy
-from tests.tdx import vectors
+from tests.tdx import forgery_table, vectors
 from tests.tdx.test_cli import run
+from tests.tdx.test_forgeries import STRICTER
 
 TEXT = (vectors.ROOT / "docs" / "tdx.md").read_text()
 
@@ -51,6 +53,18 @@ def test_the_table_of_checks_names_them_all_and_no_other() -> None:
     prefixes = tuple(name.removesuffix("*") for name in named)
     missing = [check for check in Check if check not in policy and not check.startswith(prefixes)]
     assert missing == []
+
+
+def test_the_list_of_forgeries_is_that_of_the_code() -> None:
+    assert forgery_table.PATH.read_text() == forgery_table.text(), (
+        "run python -m tests.tdx.forgery_table"
+    )
+
+
+def test_the_page_counts_forgeries_and_exceptions_right() -> None:
+    found = re.search(r"(\d+) named forgeries.*?(\d+) of them", TEXT, re.DOTALL)
+    assert found is not None
+    assert tuple(map(int, found.groups())) == (len(FORGERIES), len(STRICTER))
 
 
 def test_the_json_shown_has_the_keys_printed() -> None:

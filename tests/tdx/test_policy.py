@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 
@@ -140,7 +141,14 @@ TCB_CASES: dict[str, tuple[Policy, Assessment, Check | None]] = {
         Check.ADVISORY,
     ),
     "evaluation number": (Policy(min_evaluation_number=19), FOUND, Check.EVALUATION_NUMBER),
+    "least evaluation number": (
+        Policy(min_evaluation_number=FOUND.evaluation_number),
+        FOUND,
+        None,
+    ),
     "TCB date": (Policy(min_tcb_date=NOW), FOUND, Check.TCB_DATE),
+    "least TCB date": (Policy(min_tcb_date=FOUND.tcb_date), FOUND, None),
+    "no grace on the very day": (Policy(), replace(OLD, tcb_date=NOW), Check.TCB_STATUS),
 }
 
 
@@ -158,6 +166,13 @@ def test_age_and_platform_are_judged_by_the_policy() -> None:
         (Policy(platforms=frozenset({bytes(32)})), Check.PLATFORM),
     ):
         assert outcome(lambda policy=policy: policy.check_freshness(FOUND, now=NOW)) is check  # type: ignore[misc]
+
+
+def test_a_machine_is_named_by_its_ppid_and_by_its_instance_id_where_it_has_one() -> None:
+    alone = replace(FOUND, platform_instance_id=None)
+    assert alone.platform_ids == (FOUND.ppid,)
+    assert FOUND.platform_ids == (FOUND.ppid, FOUND.platform_instance_id)
+    assert alone.platform_hashes == (sha256(FOUND.ppid).digest(),)
 
 
 DISTINCT = {
@@ -270,6 +285,13 @@ def test_numbers_that_could_not_be_written_are_refused() -> None:
     for number, make in itertools.product((-1, 1 << 60), makers):
         with pytest.raises(PolicyError):
             make(number)
+
+
+def test_the_least_and_greatest_numbers_are_taken() -> None:
+    for number in (0, 253_402_300_799):
+        assert Policy(min_tcb_date=number).min_tcb_date == number
+    with pytest.raises(PolicyError):
+        Policy(min_tcb_date=253_402_300_800)
 
 
 def test_a_register_is_required_once() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tdx.collateral import Bundle, TcbStatus
-from tdx.emulator import TdFields, make_bundle
+from tdx.emulator import QuoteFields, TdFields, make_bundle
 from tdx.emulator.documents import isv_level, platform_level
 from tdx.emulator.forgeries.base import V5
 from tdx.errors import Check, QuoteError
@@ -69,3 +69,26 @@ def test_a_platform_updated_under_a_running_td(now: TcbStatus) -> None:
             assert status == "UpToDate"
         if (launch, now) == (TcbStatus.OUT_OF_DATE, TcbStatus.UP_TO_DATE):
             assert status == "TDRelaunchAdvised"
+
+
+@pytest.mark.parametrize(
+    ("major", "asked", "passes"), [(0, 4, True), (0, 5, True), (0, 6, False), (1, 6, True)]
+)
+def test_a_modules_own_svn_is_judged_by_the_platform_level_only_at_major_version_0(
+    major: int, asked: int, passes: bool
+) -> None:
+    one = emulator()
+    recipe = one.recipe()
+    levels = [platform_level(module_svn=asked)]
+    bundle = make_bundle(replace(recipe, tcb_info={**recipe.tcb_info, "tcbLevels": levels}))
+    td = TdFields(tee_tcb_svn=bytes([5, major, *([2] * 14)]))
+    assert agreed(one.make(QuoteFields(td=td)), bundle) == ("UpToDate" if passes else None)
+
+
+def test_a_module_of_major_version_0_needs_no_identity() -> None:
+    one = emulator()
+    recipe = one.recipe()
+    plain = {key: value for key, value in recipe.tcb_info.items() if key != "tdxModuleIdentities"}
+    td = TdFields(tee_tcb_svn=bytes([0, 0, *([2] * 14)]))
+    verdict = judge(one.make(QuoteFields(td=td)), make_bundle(replace(recipe, tcb_info=plain)))
+    assert verdict.assessment.status == "UpToDate"

@@ -153,6 +153,54 @@ def test_expected_verdicts(title: str) -> None:
     assert (caught.value.check, caught.value.status) == (pair.check, pair.status)
 
 
+# What the index says in words of the prototype, and which check that is here; where this verifier
+# refuses earlier than the prototype did, the earlier check.
+EARLIER = {
+    ("dcapqvl_sgx_quote", "dcapqvl_sgx_quote"): Check.VERSION,
+    ("gotdx_spr_v4", "gotdx_spr"): Check.TRAILING_BYTES,
+}
+WORDS = {"No matching TCB level": Check.TCB_LEVEL, "crl time": Check.ROOT_CRL_TIME}
+
+
+def index_rows() -> list[list[str]]:
+    text = vectors.other("INDEX.md").decode().partition("## Expected verdicts")[2]
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in row] for row in rows if row[0].strip() != "quote"]
+
+
+def test_the_pairs_are_those_of_the_index_and_so_are_their_verdicts() -> None:
+    expected = {}
+    for quote, collateral, at, _, ours, _ in index_rows():
+        words = ours.removeprefix("REJECT: ")
+        check = EARLIER.get((quote, collateral), WORDS.get(words))
+        if words == "OutOfDate":
+            check = Check.TCB_STATUS
+        assert check is not None or words == "UpToDate", words
+        expected[quote, collateral, at] = check
+    assert {(one.quote, one.collateral, one.at): one.check for one in PAIRS.values()} == expected
+
+
+def test_every_pair_is_refused_after_its_window() -> None:
+    windows = {
+        row[0].rpartition("/")[2].removesuffix(".json"): row[-1].split(" .. ")[1]
+        for line in vectors.other("INDEX.md").decode().splitlines()
+        if line.startswith("| collateral/")
+        for row in [[cell.strip() for cell in line.strip("|").split("|")]]
+    }
+    for title, pair in PAIRS.items():
+        ends = int(datetime.fromisoformat(windows[pair.collateral].partition(" ")[0]).timestamp())
+        if pair.check not in (None, Check.TCB_STATUS):
+            continue
+        assert judge(pair, now=ends, policy=Policy().accept("OutOfDate")).expires_at == ends, title
+        with pytest.raises(QuoteError) as caught:
+            judge(pair, now=ends + 1)
+        assert caught.value.check in (
+            Check.PCK_CRL_TIME,
+            Check.TCB_INFO_TIME,
+            Check.QE_IDENTITY_TIME,
+        )
+
+
 @pytest.fixture(scope="module")
 def oracle() -> ModuleType:
     module: ModuleType = pytest.importorskip("dcap_qvl", reason="dcap-qvl is not installed")

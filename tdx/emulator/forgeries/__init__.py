@@ -16,6 +16,7 @@ from tdx.emulator.forgeries.chain import (
 from tdx.emulator.forgeries.collateral import (
     DocumentMutations,
     DocumentTimeMutations,
+    FirstModuleMutations,
     ModuleMutations,
     PlatformMutations,
 )
@@ -50,6 +51,7 @@ GROUPS: tuple[type[Mutations], ...] = (
     DocumentTimeMutations,
     PlatformMutations,
     ModuleMutations,
+    FirstModuleMutations,
     CertificateFormMutations,
     RevocationFormMutations,
     RootMutations,

@@ -259,8 +259,17 @@ class RevocationMutations(Mutations):
         """Revoke the root itself."""
         return self._listed(root_crl=_revoking(self._recipe().root_crl, self._one.root))
 
-    def _listed(self, **lists: CrlSpec) -> Forgery:
-        bundle = make_bundle(replace(self._recipe(), **lists))  # type: ignore[arg-type] # two CRLs
+    def renewed_authority(self) -> Forgery:
+        """Show the PCK CRL under a renewed certificate of the CA, which the root revoked."""
+        renewed = issue(self._ca_spec(), self._one.root, self._one.pck_ca.key)
+        recipe = self._recipe()
+        return self._listed(
+            root_crl=_revoking(recipe.root_crl, renewed),
+            pck_crl_chain=(renewed, self._one.root),
+        )
+
+    def _listed(self, **changes: object) -> Forgery:
+        bundle = make_bundle(replace(self._recipe(), **changes))  # type: ignore[arg-type] # its fields
         return self._forge(Check.CERTIFICATE_REVOKED, bundle=bundle)
 
 

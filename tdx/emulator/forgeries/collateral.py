@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["DocumentMutations", "DocumentTimeMutations", "ModuleMutations", "PlatformMutations"]
 
 
+_FIRST_SVN = bytes([5, 0, *([2] * 14)])
+
+
 class DocumentMutations(Mutations):
     """Documents that say something else than was signed, or something nobody may sign."""
 
@@ -213,6 +216,17 @@ class ModuleMutations(Mutations):
         td = TdFields(seam_attributes=b"\x01" + bytes(7))
         return self._forge(Check.SEAM_ATTRIBUTES, QuoteFields(td=td))
 
+    def attributes_beyond_the_mask(self) -> Forgery:
+        """Run a module with attributes that its identity does not look at."""
+        bundle = self._with_module_levels(isv_level(4), attributesMask="00" * 8)
+        td = TdFields(seam_attributes=b"\x01" + bytes(7))
+        return self._forge(Check.SEAM_ATTRIBUTES, QuoteFields(td=td), bundle=bundle)
+
+    def attributes_missing(self) -> Forgery:
+        """Run a module without the attributes that its identity asks for."""
+        bundle = self._with_module_levels(isv_level(4), attributes="01" + "00" * 7)
+        return self._forge(Check.SEAM_ATTRIBUTES, bundle=bundle)
+
     def below_every_level(self) -> Forgery:
         """Run a module older than every level."""
         svn = bytes([1, 1, *([2] * 14)])
@@ -248,15 +262,39 @@ class ModuleMutations(Mutations):
         td = TdFields(tee_tcb_svn2=bytes([5, 9, *([2] * 14)]))
         return self._forge(Check.MODULE_IDENTITY, replace(V5, td=td))
 
-    def _with_module_levels(self, *levels: Mapping[str, object]) -> Bundle:
+    def _with_module_levels(self, *levels: Mapping[str, object], **changes: object) -> Bundle:
         identity = {
             "id": "TDX_01",
             "mrsigner": "00" * 48,
             "attributes": "00" * 8,
             "attributesMask": "FF" * 8,
             "tcbLevels": list(levels),
+            **changes,
         }
         return self._with_tcb_info(tdxModuleIdentities=[identity])
+
+
+class FirstModuleMutations(Mutations):
+    """TDX modules of major version 0, which the platform's levels judge and no identity."""
+
+    def foreign_signer(self) -> Forgery:
+        """Run a module somebody else signed."""
+        td = TdFields(tee_tcb_svn=_FIRST_SVN, mrsignerseam=b"\x01" * 48)
+        return self._forge(Check.MODULE_SIGNER, QuoteFields(td=td))
+
+    def attributes(self) -> Forgery:
+        """Run a module with attributes."""
+        td = TdFields(tee_tcb_svn=_FIRST_SVN, seam_attributes=b"\x01" + bytes(7))
+        return self._forge(Check.SEAM_ATTRIBUTES, QuoteFields(td=td))
+
+    def below_every_level(self) -> Forgery:
+        """Run a module older than every level."""
+        level = platform_level(module_svn=_FIRST_SVN[0] + 1)
+        return self._forge(
+            Check.TCB_LEVEL,
+            QuoteFields(td=TdFields(tee_tcb_svn=_FIRST_SVN)),
+            bundle=self._with_tcb_info(tcbLevels=[level]),
+        )
 
 
 def _iso(seconds: int) -> str:
