@@ -34,7 +34,7 @@ from zipnet.wire.handshake import Role, Side
 
 if TYPE_CHECKING:
     from tdx.policy import Policy
-    from tdx.verify import RollbackMemory, Verdict
+    from tdx.verify import Memo, RollbackMemory, Verdict
     from zipnet.protocol.identity import PublicIdentity
     from zipnet.protocol.ids import GroupId
 
@@ -285,6 +285,8 @@ def judge_evidence(
     now: int,
     seen: RollbackMemory | None = None,
     local: Policy | None = None,
+    memo: Memo | None = None,
+    second_opinion: bool = False,
 ) -> Judgement:
     """Judge what a peer showed.
 
@@ -295,6 +297,8 @@ def judge_evidence(
         now: Unix seconds.
         seen: Numbers of collateral seen before.
         local: A policy of this node's operator, asked on top of the group's.
+        memo: What was read of collateral before; it changes no verdict.
+        second_opinion: Whether a second verifier must agree.
 
     Raises:
         AdmissionError: With the code of rule 3.
@@ -326,6 +330,8 @@ def judge_evidence(
             policy=policy,
             seen=seen,
             max_lifetime_s=terms.lifetime_s,
+            memo=memo,
+            second_opinion=second_opinion,
         )
         # 4. What this node's operator asks besides.
         if local is not None:

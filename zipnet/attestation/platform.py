@@ -21,13 +21,14 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from tdx.binding import check_own_quote
 from tdx.collateral import Bundle, expiries
 from tdx.errors import GuestError, PolicyError, QuoteError
 from tdx.policy import Policy, load_policy
-from tdx.verify import PlatformRegister, RollbackMemory
+from tdx.verify import Memo, PlatformRegister, RollbackMemory
 from zipnet.admission import (
     MAX_COLLATERAL_BYTES,
     bind,
@@ -100,11 +101,17 @@ class PlatformAttestor:
                 "setting TDX_COLLATERAL is required where quotes are made",
                 hint="write the bundle with `tdx fetch`, and name it here",
             )
+        if config.second_opinion and find_spec("dcap_qvl") is None:
+            raise ConfigError(
+                "setting TDX_SECOND_OPINION: the second verifier is not installed",
+                hint="pip install 'zipnet[second-opinion]'",
+            )
         self._collateral = b""
         self._local: Policy | None = None
         self._stamps: dict[Path, tuple[int, int]] = {}
         self._tickets: OrderedDict[bytes, _Ticket] = OrderedDict()
         self._seen: OrderedDict[PeerId, RollbackMemory] = OrderedDict()
+        self._memo = Memo()
         self._machines = PlatformRegister()
         self._holding: dict[bytes, int] = {}
         self._changed = asyncio.Event()
@@ -188,9 +195,7 @@ class PlatformAttestor:
 
     # -- judging -------------------------------------------------------------------------------
 
-    def judge(
-        self, data: bytes | None, view: EvidenceView, *, now: int | None = None
-    ) -> Judgement:
+    def judge(self, data: bytes | None, view: EvidenceView, *, now: int | None = None) -> Judgement:
         """Judge a peer's evidence, at an earlier moment where ``now`` is given.
 
         Raises:
@@ -204,6 +209,8 @@ class PlatformAttestor:
             now=self.now() if now is None else now,
             seen=self._seen.get(peer),
             local=self._local,
+            memo=self._memo,
+            second_opinion=self._config.second_opinion,
         )
         self._hold_machine(view, judgement)
         self._seen[peer] = self._seen.get(peer, RollbackMemory()).advanced(judgement.verdict)

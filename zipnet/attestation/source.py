@@ -45,6 +45,7 @@ class PlatformConfig:
         policy: File of a policy its operator asks of peers besides the group's.
         emulator: Unix socket of ``tdx emulate serve``.
         emulated_mrtd: MRTD (48 bytes) the emulated machine pretends to have measured.
+        second_opinion: Whether the ``dcap-qvl`` wheel must accept peers' quotes as well.
     """
 
     source: QuoteSourceKind | None = None
@@ -52,6 +53,7 @@ class PlatformConfig:
     policy: Path | None = None
     emulator: Path | None = None
     emulated_mrtd: bytes | None = field(default=None)
+    second_opinion: bool = False
 
 
 def open_source(config: PlatformConfig) -> QuoteSource | None:

@@ -315,7 +315,14 @@ class Assembly(Generic[_Input]):
             )
         if source is None and self._gate() in terms.policies:
             raise self.missing("tdx_source")
+        second = self.pick("tdx_second_opinion", given.tdx_second_opinion, "no") == "yes"
+        if second and terms.mode is AttestationMode.EMULATED:
+            raise ConfigError(
+                "setting TDX_SECOND_OPINION: the second verifier knows Intel's root only",
+                hint="leave it unset in an emulated group",
+            )
         return PlatformConfig(
+            second_opinion=second,
             source=source,
             collateral=given.tdx_collateral,
             policy=given.tdx_policy,

@@ -173,12 +173,13 @@ def _required_secret(
     return secret
 
 
-def _server_state(assembly: Assembly[ServerInput]) -> Path:
+def _server_state(assembly: Assembly[ServerInput]) -> Path | None:
     # systemd may list several folders, separated by colons; the first is ours.
     granted = assembly.environ.get("STATE_DIRECTORY", "").partition(":")[0]
     given = assembly.given.state
     if given is None and not granted:
-        raise assembly.missing("state")
+        assembly.note("state", "none: in memory, nothing on disk (amnesia)", "default")
+        return None
     state = assembly.pick("state", given, Path(granted), origin="environment STATE_DIRECTORY")
     if state.exists() and not state.is_dir():
         raise ConfigError(f"setting STATE: {state} is not a folder", hint="write a folder's path")

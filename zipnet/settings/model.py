@@ -146,6 +146,11 @@ class CommonInput(BaseSettings):
         "Policy asked of attested peers besides the descriptor's; read again when it changes.",
         "write a policy file (docs/tdx.md), or leave it unset",
     )
+    tdx_second_opinion: Annotated[Literal["yes", "no"] | None, BeforeValidator(_word)] = _field(
+        "`yes` also demands that the dcap-qvl wheel, a verifier written apart, accepts peers' "
+        "quotes; it must be installed.",
+        "write yes or no",
+    )
     tdx_emulator: _Path | None = _field(
         "Unix socket of `tdx emulate serve`, where TDX_SOURCE is emulator.",
         "write the socket's path",
