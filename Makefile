@@ -61,6 +61,21 @@ bench: $(VENV)/.dev ## Measure the pad path beside openssl and a naive XOR
 	@$(PY) -m benchmarks.pads
 endif
 
+ifneq ($(wildcard tests/conformance/consensus/test_consensus.py),)
+# SEEDS in all, over committees of 1, 3, 5 and 7; FIRST seed, to repeat one.
+SEEDS ?= 500
+FIRST ?= 0
+
+.PHONY: conformance
+conformance: $(VENV)/.dev ## Hold the consensus engine to its promises under SEEDS=500 kinds of trouble
+	@ZIPNET_CONFORMANCE_SEEDS=$(SEEDS) ZIPNET_CONFORMANCE_FIRST=$(FIRST) $(PY) -m pytest -q -s -n 0 -p no:randomly \
+	  tests/conformance/consensus/test_consensus.py
+
+.PHONY: etcd
+etcd: ## Unpack Debian's etcd-server into .venv/etcd, by name and without root; its tests run from then on
+	@ops/fetch-etcd.sh "$(VENV)/etcd"
+endif
+
 .PHONY: ops-check
 ops-check: $(VENV)/.dev ## Check units, alert rules and runbooks: fails where a checker is missing
 	@ZIPNET_REQUIRE_OPS_TOOLS=1 $(PY) -m pytest -q tests/ops -m "not image"
@@ -68,6 +83,10 @@ ops-check: $(VENV)/.dev ## Check units, alert rules and runbooks: fails where a 
 .PHONY: ops-tools
 ops-tools: ## Install promtool, systemd-analyze and the image tools from Debian, when root
 	@ops/install-tools.sh
+
+.PHONY: observer
+observer: $(VENV)/.dev ## Watch one client's packets for 2,400 rounds; plots go to out/observer
+	@ZIPNET_OBSERVER_ROUNDS=2400 ZIPNET_OBSERVER_OUT=out/observer $(PY) -m pytest -q -s tests/interaction/sdk/test_passive_observer.py
 
 .PHONY: client-tools
 client-tools: ## Install a browser and a SOCKS5 server for the clients' tests from Debian, when root
