@@ -61,6 +61,7 @@ class Disk:
         write_error: Error number every ``write`` fails with after taking part of it, or 0.
         short_writes: Probability that a write takes only part of what it is given.
         operations: Operations done so far.
+        torn: Writes that a power cut left half done so far.
         cut_at: Raise :class:`PowerCut` when ``operations`` reaches this number, or None.
     """
 
@@ -73,6 +74,7 @@ class Disk:
         self.write_error = 0
         self.short_writes = 0.0
         self.operations = 0
+        self.torn = 0
         self.cut_at: int | None = None
 
     def open(self, path: str) -> _Handle:
@@ -135,6 +137,7 @@ class Disk:
             _apply(content.durable, operation)
         for operation in content.unsynced[survivors : survivors + 1]:
             if isinstance(operation, _Write) and self._rng.random() < _OFTEN:
+                self.torn += 1
                 _apply(content.durable, self._torn(operation, content.durable))
         content.unsynced = []
         content.seen = bytearray(content.durable)

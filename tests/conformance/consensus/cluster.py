@@ -167,7 +167,7 @@ class Cluster:
                         self._check(member, committed.index, committed.command)
                 self._maybe_compact(member, engine)
         except SafeMode:
-            self.note(f"safe mode {member.server}")
+            self.note(f"fail-safe {member.server}")
             self.stop(member, power=False)
         except InvariantError as broken:
             self.broken = self.broken or broken
@@ -235,6 +235,7 @@ class Cluster:
     # -- trouble ----------------------------------------------------------------------------------
 
     def note(self, what: str) -> None:
+        self.seen[what.partition(" ")[0].partition("(")[0].lower()] += 1
         self.events.append(f"{asyncio.get_running_loop().time():.3f} {what}")
 
     async def _trouble(self, until: float) -> None:
@@ -379,8 +380,8 @@ class Cluster:
     def _replace(self, gone: Member) -> None:
         """Give a server's place to another with an empty disk; the first never comes back."""
         self.stop(gone, power=True)
+        self.seen["torn writes"] += gone.disk.torn
         self.note(f"replace {gone.server}")
-        self.seen["replacements"] += 1
         disk = Disk(random.Random(self.rng.random()), lying=self.engine.lying_disks)
         newcomer = Member(gone.server, disk, self.identities, joining=True)
         newcomer.compact_every = gone.compact_every
@@ -398,7 +399,6 @@ class Cluster:
         self.stop(member, power=True)
         if self.engine.damage(member.disk, self.rng):
             self.note(f"damage {member.server}")
-            self.seen["snapshots damaged"] += 1
             member.damaged = True
 
     async def _slow_disk(self) -> None:
@@ -426,6 +426,7 @@ class Cluster:
             raise InvariantError(f"{len(lost)} acknowledged commands are lost")
         for member in self.members:
             self.stop(member, power=True)
+            self.seen["torn writes"] += member.disk.torn
         await asyncio.sleep(0)
 
     async def repair(self) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from zipnet.consensus import EmbeddedConsensus, Timing
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from sim.disk import Disk
     from zipnet.consensus.messages import AppendEntries, Message, Vote
     from zipnet.ports import Consensus, ConsensusMesh
+    from zipnet.storage.compacting import _Slot
 
 IDENTITY = bytes(range(32))
+ENTRY_RECORD = 2
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,11 @@ class Embedded:
     lying_disks = False
     member: type[RaftMember] = RaftMember
     log: type[DurableLog] = DurableLog
+    journal: type[CompactingFileJournal] = CompactingFileJournal
 
     def build(self, place: Place) -> Consensus:
         log = functools.partial(self.log, trailing=place.trailing)
-        journal = CompactingFileJournal("raft", identity=IDENTITY, files=place.disk)
+        journal = self.journal("raft", identity=IDENTITY, files=place.disk)
         parts = {"_member_type": self.member, "_log_type": staticmethod(log)}
         engine: type[EmbeddedConsensus] = type("UnderTest", (EmbeddedConsensus,), parts)
         return engine(
@@ -185,6 +188,58 @@ class ConfirmsForOthers(Embedded):
     member = _CountsAnyMajority
 
 
+class _RestatesNothing(DurableLog):
+    def _restated(self) -> list[bytes]:
+        return [record for record in super()._restated() if record[0] != ENTRY_RECORD]
+
+
+class SnapshotsForgetTheTail(Embedded):
+    """Writes a snapshot without the entries that follow it."""
+
+    name = "entries behind a snapshot are not restated"
+    log = _RestatesNothing
+
+
+class _HearsAnybody(RaftMember):
+    def receive(self, server: int, sender: int, message: Message) -> None:
+        super().receive(server, self.log.members().seats[server].member, message)
+
+
+class HearsThoseReplaced(Embedded):
+    """Lets the word of a replaced member count for the one in its seat."""
+
+    name = "a replaced member still counts"
+    member = _HearsAnybody
+
+
+class _ActsTooSoon(RaftMember):
+    def _is_voter(self) -> bool:
+        return True
+
+
+class NewcomersVoteAtOnce(Embedded):
+    """Lets a newcomer take itself for a founder with an empty log."""
+
+    name = "a newcomer founds a committee of its own"
+    member = _ActsTooSoon
+
+    def build(self, place: Place) -> Consensus:
+        return super().build(replace(place, joining=False))
+
+
+class _PassesOver(CompactingFileJournal):
+    def _stand_in(self, older: _Slot, newest: _Slot) -> tuple[bytes | None, Sequence[bytes]]:
+        snapshot, _ = super()._stand_in(older, newest)
+        return snapshot, older.entries
+
+
+class StandInForgets(Embedded):
+    """After a damaged snapshot goes on from the one before, without what came after."""
+
+    name = "what came after a damaged snapshot is passed over"
+    journal = _PassesOver
+
+
 ENGINES: tuple[EngineUnderTest, ...] = (Embedded(),)
 BROKEN: tuple[EngineUnderTest, ...] = (
     OnLyingDisks(),
@@ -193,4 +248,8 @@ BROKEN: tuple[EngineUnderTest, ...] = (
     DropsWhatItConfirmed(),
     CommitsUnconfirmed(),
     ConfirmsForOthers(),
+    SnapshotsForgetTheTail(),
+    HearsThoseReplaced(),
+    NewcomersVoteAtOnce(),
+    StandInForgets(),
 )

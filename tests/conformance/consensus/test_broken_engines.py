@@ -14,11 +14,15 @@ ATTEMPTS = 120
 #: Committee size and first seed per fault, chosen so that the search is short as things are now.
 START = {
     "fsync does nothing": (3, 0),
-    "messages leave before the write": (5, 4),
-    "a repeated vote counts twice": (5, 80),
+    "messages leave before the write": (5, 20),
+    "a repeated vote counts twice": (5, 130),
     "the library's way with entries": (3, 0),
     "the commit index outruns what was confirmed": (5, 0),
     "an answer confirms more than it says": (3, 0),
+    "entries behind a snapshot are not restated": (3, 0),
+    "a replaced member still counts": (3, 15),
+    "a newcomer founds a committee of its own": (3, 155),
+    "what came after a damaged snapshot is passed over": (3, 110),
 }
 
 
