@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,14 @@ def last_roster(network: LiveNetwork, name: str) -> list[int]:
     return [int(i) for i in records[-1].record.content.header.roster] if records else []
 
 
+def is_ready(node: Node) -> bool:
+    return node.http("/readyz")[0] == 200
+
+
+def waits_for(node: Node, reason: str) -> bool:
+    return reason in node.http("/readyz")[1]
+
+
 def wait_for_roster(network: LiveNetwork, name: str, size: int) -> None:
     wait_for(lambda: len(last_roster(network, name)) == size, f"a record by {size} servers")
 
@@ -85,9 +94,7 @@ async def test_rounds_go_on_without_a_server_that_is_gone_and_it_returns(
             assert int(victim.name[1:]) not in last_roster(five, witness.name)
             ready = [n for n in five.server_nodes if n is not victim]
             for node in ready:
-                await asyncio.to_thread(
-                    wait_for, lambda node=node: node.http("/readyz")[0] == 200, "readiness"
-                )
+                await asyncio.to_thread(wait_for, partial(is_ready, node), "readiness")
             began = time.monotonic()
             victim.start()
             await asyncio.to_thread(wait_for_roster, five, witness.name, 5)
@@ -104,7 +111,7 @@ async def test_where_nobody_may_be_absent_rounds_wait_and_every_server_says_for_
         for node in others:
             await asyncio.to_thread(
                 wait_for,
-                lambda node=node: "waiting_for_server_2" in node.http("/readyz")[1],
+                partial(waits_for, node, "waiting_for_server_2"),
                 f"{node.name} to say for whom it waits",
             )
             assert node.http("/readyz")[0] == 503
@@ -115,7 +122,5 @@ async def test_where_nobody_may_be_absent_rounds_wait_and_every_server_says_for_
             wait_for, lambda: len(three.records("s0")) > count + 1, "rounds to go on"
         )
         for node in others:
-            await asyncio.to_thread(
-                wait_for, lambda node=node: node.http("/readyz")[0] == 200, "readiness"
-            )
+            await asyncio.to_thread(wait_for, partial(is_ready, node), "readiness")
             assert node.events("rounds_resumed")
