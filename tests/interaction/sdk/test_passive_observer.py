@@ -59,8 +59,7 @@ async def main():
         while line := await reader.readline():
             if line.startswith(b"talk"):
                 tasks.add(asyncio.create_task(publish(line)))
-        if tasks:
-            await asyncio.wait(tasks, timeout=5)
+        await asyncio.gather(*tasks)
     print(json.dumps(sent), flush=True)
 
 asyncio.run(main())
@@ -137,14 +136,15 @@ async def _run(transport: str, folder: Path) -> Seen:
                     child.stdin.write(text if watched else text.replace(b"talk", b"rest"))
                     if not watched:
                         sending.add(asyncio.create_task(other.publish(text, timeout=3600)))
-            for _ in range(8):  # what is under way comes to its end
-                await network.run_round(2)
+            child.stdin.close()
+            last = asyncio.create_task(child.stdout.readline())
+            async with asyncio.timeout(30):
+                while not (last.done() and all(task.done() for task in sending)):
+                    await network.run_round(2, wait_s=0.5)  # what is under way comes to its end
+                await child.wait()
+            seen.mine = json.loads(await last)
             for receipt in await asyncio.gather(*sending):
                 seen.others += [int(p.round) for p in receipt.placements]
-            child.stdin.close()
-            async with asyncio.timeout(30):
-                seen.mine = json.loads(await child.stdout.readline())
-                await child.wait()
     assert first < len(noted.packets), "the relay saw what it was to watch"
     return seen
 
