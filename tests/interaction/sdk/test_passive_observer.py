@@ -136,11 +136,13 @@ async def _run(transport: str, folder: Path) -> Seen:
                     child.stdin.write(text if watched else text.replace(b"talk", b"rest"))
                     if not watched:
                         sending.add(asyncio.create_task(other.publish(text, timeout=3600)))
-            child.stdin.close()
             last = asyncio.create_task(child.stdout.readline())
-            async with asyncio.timeout(30):
-                while not (last.done() and all(task.done() for task in sending)):
-                    await network.run_round(2, wait_s=0.5)  # what is under way comes to its end
+            async with asyncio.timeout(30):  # what is under way comes to its end
+                while not all(task.done() for task in sending):
+                    await network.run_round(2)
+                child.stdin.close()
+                while not last.done():
+                    await network.run_round(2, wait_s=0.5)
                 await child.wait()
             seen.mine = json.loads(await last)
             for receipt in await asyncio.gather(*sending):
