@@ -60,6 +60,12 @@ class CommitteeMesh:
         """Return the members whose link is up now."""
         return frozenset(s for s, lane in self._lanes.items() if lane.link.session is not None)
 
+    def expect(self, server: ServerIndex) -> None:
+        """Dial a member now, where its link is down: it was just heard, so it is there again."""
+        lane = self._lanes.get(server)
+        if lane is not None and lane.link.session is None:
+            lane.link.retry_now()
+
     async def request(
         self, server: ServerIndex, kind: Kind, message: Message, *, timeout_s: float
     ) -> bytes:

@@ -420,17 +420,20 @@ class _Server:
 
     async def _watch_health(self) -> None:
         while True:
-            state = self.machine.state
-            announced = len(state.kem) == len(self._settings.descriptor.committee)
-            self.health.set("committee_keys", ok=announced, reason="keys_not_announced")
-            leader = self.consensus.leader()
-            self.health.set(
-                "consensus",
-                ok=leader is not None and self.consensus.caught_up(),
-                reason="no_leader" if leader is None else "catching_up",
-            )
-            self._look_for_absent()
-            await asyncio.sleep(0.25)
+            self._look_at_health()
+            # Whoever waits for a server to come back should not wait for this loop.
+            await asyncio.sleep(0.25 if self.health.ready() else 0.02)
+
+    def _look_at_health(self) -> None:
+        announced = len(self.machine.state.kem) == len(self._settings.descriptor.committee)
+        self.health.set("committee_keys", ok=announced, reason="keys_not_announced")
+        leader = self.consensus.leader()
+        self.health.set(
+            "consensus",
+            ok=leader is not None and self.consensus.caught_up(),
+            reason="no_leader" if leader is None else "catching_up",
+        )
+        self._look_for_absent()
 
     def _look_for_absent(self) -> None:
         """Say for whom the rounds wait, where they do (protocol.md §6.1, §6.6)."""
@@ -475,6 +478,7 @@ class _Server:
 
     def _on_standing(self, standing: StandingChanged) -> None:
         self._log.info("standing_changed", leader=standing.leads, ready=standing.caught_up)
+        self._look_at_health()
 
     def _on_stored(self, record: VerifiedRecord) -> None:
         metrics, content = self.metrics, record.record.content

@@ -104,9 +104,16 @@ class ServerRoutes:
         if watched is not None and peer.evidence is not None and peer.peer_id is not None:
             watched.seen(peer.peer_id, peer.evidence.not_after)
         if peer.role is Role.SERVER:
+            self._expect(session)
             await session.serve(handle)
         else:
             await self._feed.serve(session, handle)
+
+    def _expect(self, session: Session) -> None:
+        peer = session.peer.peer_id
+        server = None if peer is None else self._parts.descriptor.server_index(peer)
+        if server is not None:
+            self._parts.mesh.expect(server)
 
     async def _handle(self, session: Session, frame: Frame) -> Frame | None:
         roles, route = self._routes.get(frame.kind, (frozenset(), None))
