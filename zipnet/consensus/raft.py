@@ -214,9 +214,11 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
 
     def receive(self, server: int, sender: int, message: Message) -> None:
         """Process one message of the member ``sender`` that sits, or sat, in another seat."""
-        seat = self.log.members().seats[server]
-        if sender == seat.previous:
+        # Whose going is not committed yet may still lead, and end that change.
+        settled = self.log.members_at(max(self._SyncObj__raftCommitIndex, self.log.first))
+        if sender == settled.seats[server].previous:
             return
+        seat = self.log.members().seats[server]
         leads = isinstance(message, AppendEntries | InstallSnapshot | RequestVote)
         if not leads and (sender != seat.member or not seat.votes):
             return
