@@ -22,7 +22,7 @@ from zipnet.machines.server_effects import (
     StoreRecord,
     Unblind,
 )
-from zipnet.protocol.command import ChooseAggregate, PostPartial
+from zipnet.protocol.command import ChooseAggregate, PostPartial, RetireClient
 from zipnet.protocol.ids import RegistryIndex, ServerIndex, SlotIndex, content_digest
 from zipnet.protocol.participants import Participants
 from zipnet.protocol.slots import encode_slot, fragment_message
@@ -304,3 +304,25 @@ def test_without_that_permission_rounds_wait_for_the_absent_server(cluster: Serv
     machine = cluster.servers[0].machine
     assert machine is not None
     assert machine.state.phase is Phase.IDLE
+
+
+def test_clients_that_were_retired_learn_of_it_by_a_round_that_opens_for_nobody(
+    cluster: ServerCluster,
+) -> None:
+    """A server that forgot everything retires all clients; without a round none would notice."""
+    clients = register(cluster, 3)
+    finish_round(cluster, clients)
+    for client in clients:
+        cluster._propose(cluster.servers[1], RetireClient(client.index))
+    cluster.settle()
+    header = cluster.open_round()
+    assert header.registry_version == 6, "three came, three went"
+    cluster.offer(cluster.aggregate(header, []))
+    for _ in range(8):
+        cluster.settle(0.5)
+    assert cluster.opened[-1] == header, "told once is enough"
+    assert header.round in cluster.aborted
+    assert not [entry for entry in cluster.released if entry[1] == header.round]
+    again = [cluster.register(client.name, serial=2) for client in clients]
+    finish_round(cluster, again)
+    assert len(cluster.servers[0].records) == 2

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from zipnet.errors import ConfigError
+from zipnet.node.process_memory import forbid_core_files, seal_memory
 from zipnet.observe.log import configure_logging, get_logger
+from zipnet.settings.types import ServerSettings
 
 if TYPE_CHECKING:
     from zipnet.settings import NodeSettings
@@ -41,7 +42,7 @@ def run_service(
             hint="unset it, or use the development profile",
         )
     # A core file would hold every secret of the process.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    forbid_core_files()
     # A running node never hands out what its umask should have kept.
     os.umask(0o077)
     configure_logging(
@@ -52,6 +53,13 @@ def run_service(
         log.warning("setting_not_for_production", text=warning)
     if not settings.is_production:
         log.warning("posture_not_for_production", profile=settings.profile)
+    if isinstance(settings, ServerSettings) and settings.state is None:
+        sealed = seal_memory()
+        log.info("memory_only", state="none")
+        if not sealed.undumpable:
+            log.warning("memory_not_sealed", warning="other processes may read this one's memory")
+        if not sealed.locked:
+            log.warning("memory_not_locked", warning="pages may go to swap: allow CAP_IPC_LOCK")
     asyncio.run(_until_signal(node))
 
 

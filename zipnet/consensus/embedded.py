@@ -286,6 +286,19 @@ class EmbeddedConsensus:
         """Whether everything known to be committed has been handed out by :meth:`batches`."""
         return not self._ready and not self._member.applied and self._member.caught_up()
 
+    def is_blank(self) -> bool:
+        """Whether the log holds nothing but its founding."""
+        log = self._member.log
+        return log.snapshot is None and len(log) <= 1
+
+    def is_seated(self) -> bool:
+        """Whether this member is in the committee, as far as is committed."""
+        return self._member.is_seated()
+
+    def members(self) -> tuple[int, ...]:
+        """Id of the member in each seat, as the newest entry of the log says."""
+        return tuple(seat.member for seat in self._member.log.members().seats)
+
     def status(self) -> EngineStatus:
         """Return what the engine shows of itself."""
         member = self._member

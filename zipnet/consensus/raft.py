@@ -276,6 +276,11 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
         node = self._SyncObj__raftLeader
         return None if node is None else int(node.id)
 
+    def is_seated(self) -> bool:
+        """Whether a committed entry, or the founding, has this member in its seat, voting."""
+        seat = self.log.members_at(max(self._SyncObj__raftCommitIndex, self.log.first)).seats
+        return seat[self.server].member == self.member and seat[self.server].votes
+
     def caught_up(self) -> bool:
         """Whether everything a leader said is committed has been applied."""
         known = self._SyncObj__leaderCommitIndex

@@ -244,6 +244,12 @@ class CommitteeState:
         """Header of the round that is under way, None while idle."""
         return None if self.signed is None else self.signed.header
 
+    def has_untold_retirements(self) -> bool:
+        """Whether somebody was retired after the registry version of the last opened round."""
+        told = self.registry_version
+        changes = self.registry.changes_from(told, self.registry.version - told)
+        return self.last_round > 0 and any(change.client is None for change in changes)
+
     def apply(self, data: bytes) -> Outcome:
         """Apply one committed command and say what became of it."""
         descriptor = self.descriptor

@@ -6,7 +6,8 @@ says what happens, and every other server guards itself against a bad one.
 Rules:
 
 1. A round opens one period after the last one did, for at least ``min_participants`` registered
-   clients, with every server that is connected, if those are enough for the descriptor.
+   clients, with every server that is connected, if those are enough for the descriptor. One opens
+   for fewer where clients were retired since the last: its header is how they learn of it.
 2. An aggregate is chosen as soon as every root has sent one, or when the roots' time is up: the
    largest, if it is large enough.
 3. A round is given up when its deadline passes before all partials are committed to, never after.
@@ -100,7 +101,8 @@ class Leader:
 
     def _when_idle(self, state: CommitteeState, view: LeaderView) -> RoundHeader | None:
         early = view.now < view.last_open + self._cadence.round_period_ms / 1000
-        if early or state.registry.active_count < self._min_participants:
+        few = state.registry.active_count < self._min_participants
+        if early or (few and not state.has_untold_retirements()):
             return None
         everyone = range(len(self._descriptor.committee))
         roster = tuple(ServerIndex(i) for i in everyone if i == self._server or i in view.connected)

@@ -39,6 +39,7 @@ from zipnet.node.mesh import CommitteeMesh
 from zipnet.node.notify import ServiceNotifier
 from zipnet.node.record_keeper import RecordKeeper
 from zipnet.node.safe_mode import is_failed_write, note_of, serve_readers_only
+from zipnet.node.seating import ForgetfulConsensus, Seating
 from zipnet.node.server_acts import ServerActs
 from zipnet.node.server_driver import EventQueue, ServerDriver, safe_mode_in
 from zipnet.node.server_parts import ServerParts
@@ -228,13 +229,26 @@ class _Server:
         self.metrics.server_registry_size.set(len(settings.descriptor.committee))
         self.health = Health(_CONDITIONS, self.metrics)
         self.mesh = CommitteeMesh(self._links())
-        self.consensus = EmbeddedConsensus(
-            server=settings.index,
-            size=len(settings.descriptor.committee),
-            journal=state.raft,
-            mesh=self.mesh,
-        )
+        self.consensus = self._engine(state)
         self._build(settings, state)
+
+    def _engine(self, state: ServerState) -> EmbeddedConsensus | ForgetfulConsensus:
+        server, size = self._settings.index, len(self._settings.descriptor.committee)
+
+        def build(member: int | None) -> EmbeddedConsensus:
+            ids = [member if i == server and member is not None else i for i in range(size)]
+            return EmbeddedConsensus(
+                server=server,
+                size=size,
+                journal=state.raft,
+                mesh=self.mesh,
+                members=ids,
+                joining=member is not None,
+            )
+
+        if state.is_durable:
+            return build(None)
+        return ForgetfulConsensus(server=server, size=size, mesh=self.mesh, build=build)
 
     def _build(self, settings: ServerSettings, state: ServerState) -> None:
         descriptor = settings.descriptor
@@ -267,6 +281,7 @@ class _Server:
             keeper=self.keeper,
             metrics=self.metrics,
             events=events,
+            seating=Seating(self.consensus),
             kem_evidence=self._kem_evidence(),
             client_evidence=self._client_evidence(),
         )

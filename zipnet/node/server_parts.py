@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from zipnet.node.kem_evidence import KemEvidenceKeeper
     from zipnet.node.mesh import CommitteeMesh
     from zipnet.node.record_keeper import RecordKeeper
+    from zipnet.node.seating import Seating
     from zipnet.node.server_driver import EventQueue
     from zipnet.observe.metrics import NodeMetrics
     from zipnet.ports import Blobs, Consensus, Journal
@@ -46,5 +47,6 @@ class ServerParts:
     keeper: RecordKeeper
     metrics: NodeMetrics
     events: EventQueue
+    seating: Seating
     kem_evidence: KemEvidenceKeeper | None = None
     client_evidence: ClientEvidenceKeeper | None = None

@@ -40,6 +40,7 @@ from zipnet.wire.messages import (
     Registered,
     RegistryPage,
     SubmitAggregate,
+    TakeSeat,
     decode,
     encode,
 )
@@ -92,6 +93,7 @@ class ServerRoutes:
             Kind.GET_BLOB: (_SERVERS, self._get_blob),
             Kind.PUT_BLOB: (_SERVERS, self._put_blob),
             Kind.CONSENSUS: (_SERVERS, self._consensus),
+            Kind.SEAT: (_SERVERS, self._seat),
         }
 
     async def serve(self, session: Session) -> None:
@@ -278,8 +280,17 @@ class ServerRoutes:
         await self._acts.take_blob(decode(payload, PutBlob).blob)
 
     async def _consensus(self, session: Session, payload: bytes) -> None:
+        server = self._server_of(session)
+        self._parts.seating.heard(server, session.peer.boot_id)
+        self._parts.consensus.receive(server, payload)
+
+    async def _seat(self, session: Session, payload: bytes) -> Message:
+        asked = decode(payload, TakeSeat).member
+        return self._parts.seating.answer(self._server_of(session), session.peer.boot_id, asked)
+
+    def _server_of(self, session: Session) -> ServerIndex:
         peer = session.peer.peer_id
         server = None if peer is None else self._parts.descriptor.server_index(peer)
         if server is None:
             raise RemoteProtocolError("consensus message from no member of the committee")
-        self._parts.consensus.receive(server, payload)
+        return server

@@ -9,8 +9,8 @@ Rules:
 1. Self-signed, valid 2020-01-01 to 9999-12-31: lifetime is the descriptor's business.
 2. Not an authority (``CA:FALSE``): a registered node cannot vouch for another key.
 3. Python's ``ssl`` loads private keys from files only. The key touches a file just for that call:
-   mode 0600 in a 0700 folder, in memory-backed ``/dev/shm`` where there is one, encrypted under
-   a random passphrase that never leaves this process, and removed at once.
+   one without a name, in memory (``memfd``), encrypted under a random passphrase that never leaves
+   this process.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ import datetime as dt
 import os
 import secrets
 import ssl
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -126,10 +124,9 @@ def load_into(context: ssl.SSLContext, certificate: NodeCertificate) -> None:
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase.encode())
     )
     chain = ssl.DER_cert_to_PEM_cert(certificate.der).encode()
-    memory_backed = "/dev/shm"  # noqa: S108 - mkdtemp below makes a private 0700 folder in it
-    parent = memory_backed if os.access(memory_backed, os.W_OK | os.X_OK) else None
-    with tempfile.TemporaryDirectory(prefix="zipnet-", dir=parent) as folder:
-        path = Path(folder) / "identity.pem"
-        path.touch(mode=0o600)
-        path.write_bytes(chain + sealed)
-        context.load_cert_chain(path, password=lambda: passphrase)
+    # A file without a name, in memory: the ssl module takes a path only.
+    descriptor = os.memfd_create("zipnet-identity", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(chain + sealed)
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=lambda: passphrase)

@@ -45,10 +45,12 @@ __all__ = [
     "RegistryPage",
     "RoundAborted",
     "RoundOpened",
+    "Seat",
     "SubmitAggregate",
     "SubmitEnvelope",
     "Subscribe",
     "Subscribed",
+    "TakeSeat",
     "decode",
     "encode",
 ]
@@ -82,6 +84,7 @@ class Kind(IntEnum):
     GET_BLOB = 28
     GET_CROWD = 29
     GET_KEM_EVIDENCE = 30
+    SEAT = 31
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -265,6 +268,22 @@ class Crowd(Message, frozen=True, kw_only=True):
     version: Number
 
 
+class TakeSeat(Message, frozen=True, kw_only=True):
+    """A server without memory asks another about its own seat in the consensus engine.
+
+    Attributes:
+        member: The id it asks to be seated under; None to ask only.
+    """
+
+    member: Number | None
+
+
+class Seat(Message, frozen=True, kw_only=True):
+    """Whether a server's seat is blank: no log here, and no other life of it was ever heard."""
+
+    blank: bool
+
+
 M = TypeVar("M", bound=Message)
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODERS: dict[type[Message], msgspec.msgpack.Decoder[Message]] = {
@@ -293,6 +312,8 @@ _DECODERS: dict[type[Message], msgspec.msgpack.Decoder[Message]] = {
         Blob,
         GetCrowd,
         Crowd,
+        TakeSeat,
+        Seat,
     )
 }
 

@@ -517,8 +517,13 @@ def test_bootstrap_names_one_address_for_each_server(files: InstanceFiles) -> No
     assert "the committee has 3" in _refusal(lambda: _server(files, bootstrap="127.0.0.1:1"))
 
 
-def test_state_is_required_and_systemd_may_grant_it(files: InstanceFiles) -> None:
-    assert "STATE is required" in _refusal(lambda: _server(files, state=None))
+def test_without_a_state_folder_all_is_kept_in_memory_and_systemd_may_grant_one(
+    files: InstanceFiles,
+) -> None:
+    settings = _server(files, state=None)
+    assert settings.state is None
+    (shown,) = (item for item in settings.effective if item.name == "STATE")
+    assert "nothing on disk" in shown.value
     settings = _server(files, {"STATE_DIRECTORY": "/var/lib/zipnet:/x"}, state=None)
     assert settings.state == Path("/var/lib/zipnet")
     assert "not a folder" in _refusal(lambda: _server(files, state=files.descriptor))
