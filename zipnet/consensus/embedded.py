@@ -243,6 +243,10 @@ class EmbeddedConsensus:
         self._compaction = index, state
         self._wake.set()
 
+    def want_no_change(self) -> None:
+        """Take back what :meth:`want_members` asked for, as far as it has not begun."""
+        self._member.want_members(None)
+
     def want_members(self, ids: Sequence[int]) -> None:
         """Ask that the members with these ids sit in the committee, seat by seat.
 

@@ -231,7 +231,7 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
             self._onTick(0.0)
             self._change_members()
 
-    def want_members(self, wanted: tuple[int, ...]) -> None:
+    def want_members(self, wanted: tuple[int, ...] | None) -> None:
         """Replace members, one seat after the other, whenever this member leads, until these sit.
 
         A leader that is to be replaced itself changes nothing: its place has to be taken first.

@@ -16,7 +16,8 @@ Rules:
    votes nor proposes nor releases anything.
 3. What a server answers reflects all it heard before: links of an earlier life end before a later
    one's begin (zipnet.node.listen, rule 2).
-4. A server gives away only the seat of the server that asks, as the handshake proved it.
+4. A server gives away only the seat of the server that asks, as the handshake proved it, and only
+   as long as it goes on asking: a wish of a life that is over must not unseat the next one.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["ForgetfulConsensus", "Seating"]
 
 _PAUSE_S: Final = 0.25
+_SEATED_PAUSE_S: Final = 1.0
+_WISH_S: Final = 4.0
 _ASK_TIMEOUT_S: Final = 2.0
 
 
@@ -59,6 +62,10 @@ class Seats(Protocol):
 
     def want_members(self, ids: Sequence[int]) -> None:
         """Ask that these sit."""
+        ...
+
+    def want_no_change(self) -> None:
+        """Take that back."""
         ...
 
 
@@ -112,7 +119,7 @@ class Seating:
     def __init__(self, engine: Seats) -> None:
         self._engine = engine
         self._lives: dict[int, set[bytes]] = {}
-        self._wanted: dict[int, int] = {}
+        self._wanted: dict[int, tuple[int, asyncio.TimerHandle]] = {}
 
     def heard(self, server: int, boot_id: bytes) -> None:
         """Note that a life of a server spoke to this one's engine."""
@@ -127,11 +134,34 @@ class Seating:
             member: Id it would sit under, None to ask only.
         """
         if member is not None:
-            self._wanted[server] = member
-            ids = dict(enumerate(self._engine.members())) | self._wanted
-            self._engine.want_members([ids[seat] for seat in sorted(ids)])
+            self._forget(server)
+            later = asyncio.get_running_loop().call_later(_WISH_S, self._expire, server)
+            self._wanted[server] = member, later
+            self._wish()
         others = self._lives.get(server, set()) - {boot_id}
         return Seat(blank=self._engine.is_blank() and not others)
+
+    def close(self) -> None:
+        """Forget every wish."""
+        for server in list(self._wanted):
+            self._forget(server)
+
+    def _forget(self, server: int) -> None:
+        if server in self._wanted:
+            self._wanted.pop(server)[1].cancel()
+
+    def _expire(self, server: int) -> None:
+        self._forget(server)
+        self._wish()
+
+    def _wish(self) -> None:
+        if not self._wanted:
+            self._engine.want_no_change()
+            return
+        ids = list(self._engine.members())
+        for seat, (member, _) in self._wanted.items():
+            ids[seat] = member
+        self._engine.want_members(ids)
 
 
 class ForgetfulConsensus:
@@ -238,6 +268,11 @@ class ForgetfulConsensus:
         if self._engine is not None:
             self._engine.want_members(ids)
 
+    def want_no_change(self) -> None:
+        """Take back what was asked."""
+        if self._engine is not None:
+            self._engine.want_no_change()
+
     async def _begin(self) -> Engine:
         member = await self._choose()
         engine = self._build(member)
@@ -260,10 +295,14 @@ class ForgetfulConsensus:
             await asyncio.sleep(_PAUSE_S)
 
     async def _ask_for_seat(self, engine: Engine, member: int) -> None:
-        while not engine.is_seated():
+        """Go on asking (rule 4): whoever leads next must know of this life, not of the last."""
+        seated = False
+        while True:
+            if engine.is_seated() and not seated:
+                self._log.info("seat_taken", server=int(self._server))
+            seated = engine.is_seated()
             await self._ask_all(member)
-            await asyncio.sleep(_PAUSE_S)
-        self._log.info("seat_taken", server=int(self._server))
+            await asyncio.sleep(_SEATED_PAUSE_S if seated else _PAUSE_S)
 
     async def _ask_all(self, member: int | None) -> list[bool]:
         """Ask every connected server; what each said of the seat, in no order."""

@@ -267,6 +267,7 @@ class _Server:
             next_sequence=self.keeper.next_sequence,
         )
         events = EventQueue()
+        self.seating = Seating(self.consensus)
         parts = ServerParts(
             machine=machine,
             descriptor=descriptor,
@@ -281,7 +282,7 @@ class _Server:
             keeper=self.keeper,
             metrics=self.metrics,
             events=events,
-            seating=Seating(self.consensus),
+            seating=self.seating,
             kem_evidence=self._kem_evidence(),
             client_evidence=self._client_evidence(),
         )
@@ -372,6 +373,7 @@ class _Server:
             stack.push_async_callback(http.close)
             await self.consensus.start()
             stack.push_async_callback(self.consensus.stop)
+            stack.callback(self.seating.close)
             self._log.info(
                 "node_ready",
                 port=port,

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from zipnet.errors import ConsensusError, TransportError
+from zipnet.node import seating as seating_module
 from zipnet.node.seating import ForgetfulConsensus, Seating
 from zipnet.ports import CommittedCommand, CommittedSnapshot
 from zipnet.protocol.ids import ServerIndex
@@ -24,6 +25,7 @@ class FakeEngine:
         self.seated = False
         self.ids: tuple[int, ...] = (0, 1, 2)
         self.wanted: list[tuple[int, ...]] = []
+        self.nothing_wanted = asyncio.Event()
         self.started = self.stopped = False
 
     def is_blank(self) -> bool:
@@ -37,6 +39,10 @@ class FakeEngine:
 
     def want_members(self, ids: Sequence[int]) -> None:
         self.wanted.append(tuple(ids))
+
+    def want_no_change(self) -> None:
+        self.wanted.append(())
+        self.nothing_wanted.set()
 
     async def start(self) -> None:
         self.started = True
@@ -120,7 +126,7 @@ def test_a_seat_is_blank_without_log_and_without_an_earlier_life() -> None:
     assert not seating.answer(2, SECOND, None).blank
 
 
-def test_a_server_is_given_its_own_seat_and_no_other() -> None:
+async def test_a_server_is_given_its_own_seat_and_no_other() -> None:
     engine = FakeEngine(blank=False)
     seating = Seating(engine)
     seating.answer(1, SECOND, 77)
@@ -130,6 +136,22 @@ def test_a_server_is_given_its_own_seat_and_no_other() -> None:
     assert engine.wanted[-1] == (0, 77, 88)
     seating.answer(0, SECOND, None)
     assert len(engine.wanted) == 2, "a question moves nobody"
+    seating.close()
+
+
+async def test_a_wish_ends_with_the_life_that_had_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seating_module, "_WISH_S", 0.05)
+    engine = FakeEngine(blank=False)
+    seating = Seating(engine)
+    seating.answer(1, FIRST, 77)
+    # Meanwhile another leader gave the seat to the next life, which this server has not met.
+    engine.ids = (0, 99, 2)
+    async with asyncio.timeout(10):
+        await engine.nothing_wanted.wait()
+    assert engine.wanted == [(0, 77, 2), ()]
+    seating.answer(2, SECOND, 88)
+    assert engine.wanted[-1] == (0, 99, 88), "the dead life's wish is not among them"
+    seating.close()
 
 
 @pytest.mark.requirement("M1")
