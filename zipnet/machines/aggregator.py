@@ -208,17 +208,27 @@ class AggregatorMachine:
 
     def _ask(self, now: float, effects: list[Effect]) -> None:
         self._asked_at = now
-        effects.append(FetchRegistry(self.registry.version + len(self._changes)))
+        effects.append(FetchRegistry(self._held_version() + len(self._changes)))
         effects.append(ArmTimer(now + _REGISTRY_RETRY_S))
 
+    def _held_version(self) -> int:
+        """The version the changes at hand follow: of the registry, or of a new beginning."""
+        first = self._changes[0].base if self._changes else None
+        return self.registry.version if first is None else first
+
     def _on_registry(self, event: RegistryReceived, now: float, effects: list[Effect]) -> None:
-        if self._waiting is None or event.from_version != self.registry.version + len(
-            self._changes
-        ):
+        if self._waiting is None or event.from_version != self._held_version() + len(self._changes):
             return
-        self._changes.extend(event.changes)
         header = self._waiting.header
-        missing = header.registry_version - self.registry.version
+        if event.changes and event.changes[0].base is not None:
+            if event.changes[0].base >= header.registry_version:
+                # The round that names the older version is over: its registry is gone.
+                self._waiting = None
+                self._changes.clear()
+                return
+            self._changes.clear()  # the server has forgotten what they follow
+        self._changes.extend(event.changes)
+        missing = header.registry_version - self._held_version()
         if len(self._changes) < missing:
             if not event.changes:
                 self._disbelieve("registry_incomplete", effects)

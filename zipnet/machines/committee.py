@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from zipnet.protocol.ids import Digest, PeerId, ServerIndex
 
 __all__ = [
+    "REGISTRY_HISTORY",
     "ClientRegistered",
     "ClientRetired",
     "CommitteeState",
@@ -73,6 +74,10 @@ __all__ = [
     "RoundSealed",
     "SignaturePosted",
 ]
+
+
+REGISTRY_HISTORY = 4096
+"""Changes of the registry that are always kept; beyond them at most four for each client."""
 
 
 class Phase(Enum):
@@ -464,10 +469,21 @@ class CommitteeState:
             return Refused("not_in_roster")
         return None
 
+    def _trim_registry(self) -> None:
+        """Let the registry begin anew once most of what it holds is history (between rounds only).
+
+        Headers that name an older version are refused from then on: nobody could check them.
+        """
+        held = self.registry.version - self.registry.base_version
+        if held > max(REGISTRY_HISTORY, 4 * self.registry.active_count):
+            self.registry.rebase()
+            self.registry_version = self.registry.version
+
     def _roster(self) -> tuple[ServerIndex, ...]:
         return () if self.header is None else self.header.roster
 
     def _close_round(self) -> None:
+        self._trim_registry()
         self.phase = Phase.IDLE
         self.signed = None
         self.chosen = None

@@ -24,9 +24,10 @@ Rules:
    :class:`~zipnet.errors.RemoteProtocolError`, and never half taken.
 2. The registry is written as its changes and checked against the digest chained over them.
 3. Kept of closed rounds: their number, the last record's hash, schedule and sequence. Kept of the
-   registry: every change ever made, 113 bytes an addition and 17 a retirement, since aggregators
-   verify them from the first. Kept of clients who left: their last serial, as
-   ``CommitteeState`` bounds it.
+   registry: the changes since its last new beginning, at most 4,096 or four for each client
+   (``CommitteeState._trim_registry``), 113 bytes each and their length. Kept of clients who left:
+   their last serial, of at most twice ``max_clients`` clients, 40 bytes each. With 100,000 clients,
+   the most there may be, that is 54 MB, too large to be kept: from some 80,000 on the log grows.
 """
 
 from __future__ import annotations
@@ -96,8 +97,9 @@ def _write_round(writer: Writer, state: CommitteeState) -> None:
 
 def _write_registry(writer: Writer, state: CommitteeState) -> None:
     registry = state.registry
-    writer.fixed(registry.digest, 32).u32(registry.version)
-    for change in registry.changes_from(0, registry.version):
+    changes = registry.changes_from(registry.base_version, registry.version)
+    writer.fixed(registry.digest, 32).u32(len(changes))
+    for change in changes:
         writer.var16(change.encode())
     writer.u32(len(state.serials))
     for peer, serial in state.serials.items():

@@ -10,6 +10,9 @@ Rules:
 2. One identity has at most one index that is not retired.
 3. Membership is asked for one version *and* one round, so all who hold the same header agree.
 4. ``apply`` takes all of a list or nothing.
+5. A list may begin with a new beginning, and nowhere else have one: then it says all that counts
+   from there on, and everything known before is forgotten. First come those still active, under
+   the indexes they had.
 """
 
 from __future__ import annotations
@@ -59,7 +62,13 @@ class RegistryView:
     """Everything a list of registry changes says."""
 
     def __init__(self) -> None:
-        self._entries: list[Registered] = []
+        self._entries: dict[int, Registered] = {}
+        self._next_index = 0
+        #: Versions before the first change held; indexes below this one may be added again, as long
+        #: as nothing else happened since; the next of them that may.
+        self._offset = 0
+        self._old_indexes = 0
+        self._again_from = 0
         self._active: dict[PeerId, RegistryIndex] = {}
         self._by_peer: dict[PeerId, list[RegistryIndex]] = {}
         self._digests: list[Digest] = [EMPTY_REGISTRY_DIGEST]
@@ -68,7 +77,12 @@ class RegistryView:
     @property
     def version(self) -> int:
         """How many changes were applied."""
-        return len(self._changes)
+        return self._offset + len(self._changes)
+
+    @property
+    def base_version(self) -> int:
+        """The version before the first change held: 0, or where the last new beginning was."""
+        return self._offset
 
     @property
     def digest(self) -> Digest:
@@ -78,7 +92,7 @@ class RegistryView:
     @property
     def next_index(self) -> RegistryIndex:
         """The index the next added client gets."""
-        return RegistryIndex(len(self._entries))
+        return RegistryIndex(self._next_index)
 
     @property
     def active_count(self) -> int:
@@ -91,12 +105,26 @@ class RegistryView:
         return MappingProxyType(self._active)
 
     def digest_at(self, version: int) -> Digest | None:
-        """Return the digest chained over the first ``version`` changes, None beyond the last."""
-        return self._digests[version] if 0 <= version < len(self._digests) else None
+        """Return the digest chained over the first ``version`` changes; None where not known."""
+        position = version - self._offset
+        known = 0 < position < len(self._digests) or (version == 0 == self._offset)
+        return self._digests[position] if known else None
 
     def changes_from(self, version: int, limit: int) -> tuple[RegistryChange, ...]:
-        """Return up to ``limit`` changes, the first of which made version ``version + 1``."""
-        return tuple(self._changes[version : version + limit])
+        """Return up to ``limit`` changes, the first of which made version ``version + 1``.
+
+        Where that one is forgotten the first is the new beginning, which says so itself.
+        """
+        position = max(0, version - self._offset)
+        return tuple(self._changes[position : position + limit])
+
+    def rebase(self) -> None:
+        """Begin anew: keep only what is active, so that the registry stays as large as it counts.
+
+        Whoever holds an older version fetches this one whole.
+        """
+        begin = RegistryChange(self.next_index, None, None, RoundNumber(0), base=self.version)
+        self.apply((begin, *self.active_changes()))
 
     def active_changes(self) -> tuple[RegistryChange, ...]:
         """Return the changes that added what is not retired, by index."""
@@ -109,6 +137,12 @@ class RegistryView:
         Raises:
             RemoteProtocolError: When a change breaks a rule; the view stays as it was.
         """
+        if changes and changes[0].base is not None:
+            self._begin_anew(changes[0], changes[1:])
+        else:
+            self._extend(changes)
+
+    def _extend(self, changes: Sequence[RegistryChange]) -> None:
         self._check(changes)
         for change in changes:
             self._digests.append(extend_registry_digest(self.digest, change))
@@ -118,14 +152,29 @@ class RegistryView:
             else:
                 self._add(change, *change.client)
 
+    def _begin_anew(self, begin: RegistryChange, rest: Sequence[RegistryChange]) -> None:
+        assert begin.base is not None
+        if begin.base < self.version or begin.index < self.next_index:
+            raise RemoteProtocolError("registry begins anew before what is known of it")
+        fresh = RegistryView()
+        fresh._offset = begin.base
+        fresh._next_index = fresh._old_indexes = int(begin.index)
+        fresh._digests.append(extend_registry_digest(EMPTY_REGISTRY_DIGEST, begin))
+        fresh._changes.append(begin)
+        fresh._extend(rest)
+        self.__dict__.update(vars(fresh))
+
     def _add(self, change: RegistryChange, peer: PeerId, key: bytes) -> None:
         entry = Registered(change.index, peer, key, self.version, change.first_round)
-        self._entries.append(entry)
+        self._entries[change.index] = entry
+        self._again_from = change.index + 1
+        self._next_index = max(self._next_index, change.index + 1)
         self._active[peer] = change.index
         self._by_peer.setdefault(peer, []).append(change.index)
 
     def _retire(self, index: RegistryIndex, end_round: RoundNumber) -> None:
         entry = self._entries[index]
+        self._again_from = self._next_index
         self._entries[index] = Registered(
             entry.index,
             entry.peer,
@@ -140,27 +189,31 @@ class RegistryView:
     def _check(self, changes: Sequence[RegistryChange]) -> None:
         next_index = int(self.next_index)
         added: dict[PeerId, RegistryIndex] = {}
-        first_new, retired = next_index, set[RegistryIndex]()
+        again_from, given, retired = self._again_from, set[int](), set[RegistryIndex]()
         for change in changes:
             index = change.index
+            if change.base is not None:
+                raise RemoteProtocolError("registry begins anew in the middle of a list")
             if change.client is None:
-                known = self.is_active(index) or first_new <= index < next_index
-                if index in retired or not known:
+                if index in retired or not (self.is_active(index) or index in given):
                     raise RemoteProtocolError("registry retires an index that is not active")
                 retired.add(index)
+                again_from = next_index
                 continue
-            if index != next_index:
+            if index != next_index and not again_from <= index < self._old_indexes:
                 raise RemoteProtocolError("registry gives indexes out of order")
+            again_from = index + 1
+            given.add(index)
             peer, _key = change.client
             held = added.get(peer, self._active.get(peer))
             if held is not None and held not in retired:
                 raise RemoteProtocolError("registry adds an identity that is active already")
             added[peer] = index
-            next_index += 1
+            next_index = max(next_index, index + 1)
 
     def entry(self, index: int) -> Registered | None:
         """Return what is known of an index, None when it was never given."""
-        return self._entries[index] if 0 <= index < len(self._entries) else None
+        return self._entries.get(index)
 
     def index_of(self, peer: PeerId) -> RegistryIndex | None:
         """Return the active index of an identity, None when it has none."""
@@ -189,7 +242,7 @@ class RegistryView:
         """Return all indexes that count in a round whose header names a registry version."""
         return frozenset(
             entry.index
-            for entry in self._entries
+            for entry in self._entries.values()
             if self.is_member(entry.index, version, round_number)
         )
 

@@ -61,6 +61,7 @@ _ANNOUNCEMENT_LAYOUT = 1
 _REGISTRATION_LAYOUT = 1
 _IDENTITY_BYTES = 32 + 1952
 _MAX_SERVERS = 16
+_BASE = 2
 EMPTY_REGISTRY_DIGEST = derive("registry")
 NO_EVIDENCE = Digest(bytes(32))
 """What stands where a registration carries no evidence."""
@@ -117,23 +118,31 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class RegistryChange:
-    """One change of the registry: a client added, or an index retired for good.
+    """One change of the registry: a client added, an index retired for good, or a new beginning.
+
+    A new beginning forgets every change before it: what is still active is added again after it,
+    under the same indexes. The digest chain begins with it, so nobody needs what was before.
 
     Attributes:
-        index: Registry index the change is about; indexes are never reused.
+        index: Registry index the change is about; indexes are never reused. Of a new beginning the
+            next index that was not given yet.
         client: Peer id and Ed25519 key of an added client, None when the index is retired.
         registration: Digest of the registration blob of an added client.
         first_round: First round an added client is good for, where its chains start; for a
-            retired index the first round it is no longer good for.
+            retired index the first round it is no longer good for; 0 of a new beginning.
+        base: Version of the registry before a new beginning, None of any other change.
     """
 
     index: RegistryIndex
     client: tuple[PeerId, bytes] | None
     registration: Digest | None
     first_round: RoundNumber
+    base: int | None = None
 
     def encode(self) -> bytes:
         """Lay the change out for the registry's digest chain and for transfer."""
+        if self.base is not None:
+            return Writer().u8(_BASE).u64(self.index).u64(self.base).take()
         writer = Writer().u8(1 if self.client else 0).u64(self.index).u64(self.first_round)
         if self.client is not None and self.registration is not None:
             peer, key = self.client
@@ -154,6 +163,9 @@ class RegistryChange:
         if kind == 0:
             reader.finish()
             return RegistryChange(index, None, None, first_round)
+        if kind == _BASE:
+            reader.finish()
+            return RegistryChange(index, None, None, RoundNumber(0), base=int(first_round))
         if kind != 1:
             raise RemoteProtocolError("unknown kind of registry change")
         client = (PeerId(reader.fixed(32)), reader.fixed(32))
@@ -163,7 +175,9 @@ class RegistryChange:
 
 
 def extend_registry_digest(previous: Digest, change: RegistryChange) -> Digest:
-    """Chain one more change onto the registry digest."""
+    """Chain one more change onto the registry digest; a new beginning begins a chain."""
+    if change.base is not None:
+        return derive("registry-base", change.encode())
     return derive("registry-change", previous, change.encode())
 
 

@@ -34,6 +34,7 @@ from zipnet.machines.aggregator_effects import (
     SourceChanged,
     TimerFired,
 )
+from zipnet.machines.registry import RegistryView
 from zipnet.protocol.aggregate import Aggregate, decode_aggregate
 from zipnet.protocol.envelope import Envelope, seal_envelope
 from zipnet.protocol.header import SignedHeader, sign_header
@@ -603,6 +604,58 @@ def test_a_registry_in_pages_and_one_that_is_too_long(world: World, leaf: Node) 
     assert leaf.machine.open_header == signed
     assert leaf.machine.registry.version == len(changes)
     assert leaf.distrusted() == []
+
+
+def begun_anew(committee: HarnessCommittee) -> tuple[SignedHeader, RegistryView]:
+    """A header under a registry that has forgotten its history, and that registry."""
+    registry = RegistryView()
+    registry.apply(committee.changes)
+    registry.rebase()
+    header = dataclasses.replace(
+        committee.open_round().header,
+        registry_version=registry.version,
+        registry_digest=registry.digest,
+    )
+    return sign_header(header, committee.identities[header.opener]), registry
+
+
+@pytest.mark.parametrize("page", [1, 2, 100])
+@pytest.mark.parametrize("known", [0, 1])
+def test_a_registry_that_begins_anew_is_taken_whole_and_checked(
+    world: World, leaf: Node, page: int, known: int
+) -> None:
+    leaf.machine.registry.apply(world.committee.changes[:known])
+    signed, registry = begun_anew(world.committee)
+    leaf.feed(HeaderReceived(signed))
+    while (asked := leaf.asked()) is not None:
+        leaf.effects.remove(asked)
+        changes = registry.changes_from(asked.from_version, page)
+        leaf.feed(RegistryReceived(asked.from_version, changes))
+    assert leaf.machine.open_header == signed
+    assert leaf.machine.registry.active_peers == registry.active_peers
+    assert leaf.distrusted() == []
+
+
+def test_a_lie_about_a_registry_that_begins_anew_is_not_believed(world: World, leaf: Node) -> None:
+    signed, registry = begun_anew(world.committee)
+    changes = registry.changes_from(0, 100)
+    leaf.feed(HeaderReceived(signed))
+    leaf.feed(RegistryReceived(0, (changes[0], *changes[2:], changes[1])))
+    assert leaf.distrusted() == ["registry_digest"]
+    assert leaf.machine.registry.version == 0
+    assert leaf.machine.open_header is None
+
+
+def test_a_round_whose_registry_was_forgotten_meanwhile_is_let_go(world: World, leaf: Node) -> None:
+    signed = world.committee.open_round()
+    registry = RegistryView()
+    registry.apply(world.committee.changes)
+    registry.rebase()
+    leaf.feed(HeaderReceived(signed))
+    leaf.feed(RegistryReceived(0, registry.changes_from(0, 100)))
+    assert leaf.machine.open_header is None
+    assert leaf.distrusted() == []
+    assert leaf.machine.registry.version == 0
 
 
 def test_a_server_that_does_not_know_the_registry_yet_is_left(world: World, leaf: Node) -> None:

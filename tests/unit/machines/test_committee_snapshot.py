@@ -30,10 +30,16 @@ from tests.unit.machines.test_committee import (
     state_of,
 )
 from zipnet.errors import LocalProtocolError, RemoteProtocolError
-from zipnet.machines import committee_snapshot
+from zipnet.machines import committee, committee_snapshot
 from zipnet.machines.committee import CommitteeState, KemAnnounced, Phase, Refused
 from zipnet.machines.committee_snapshot import decode_state, encode_state, state_digest
-from zipnet.protocol.command import ChooseAggregate, SealRecord, SignRecord
+from zipnet.protocol.command import (
+    AbortReason,
+    AbortRound,
+    ChooseAggregate,
+    SealRecord,
+    SignRecord,
+)
 from zipnet.protocol.header import RoundHeader, SignedHeader
 from zipnet.protocol.ids import (
     Digest,
@@ -232,3 +238,31 @@ def test_serials_of_clients_long_gone_are_forgotten_and_of_others_kept() -> None
     assert again(state).serials == state.serials
     assert isinstance(apply(state, here), Refused)
     assert Digest(state_digest(state)) == state_digest(again(state))
+
+
+def test_the_registry_begins_anew_between_rounds_and_stays_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(committee, "REGISTRY_HISTORY", 12)
+    state, replica = state_of(), state_of()
+    sizes = []
+    for number in range(40):
+        for one in (state, replica):
+            apply(one, register(number % 2, serial=number + 1))
+        command = opening(header_for(state))
+        for one in (state, replica):
+            apply(one, command)
+            apply(one, register(2, serial=number + 1))
+            held = one.registry.base_version
+            given_up = AbortRound(one.last_round, AbortReason.NO_AGGREGATE, ())
+            assert one.registry.base_version == held, "not while a round is under way"
+            apply(one, given_up)
+        replica = again(replica)
+        sizes.append(len(encode_state(state)))
+    assert state.registry.base_version > 0
+    assert state.registry.version - state.registry.base_version < 12 + 6
+    assert max(sizes[20:]) <= max(sizes[:20])
+    assert state_digest(replica) == state_digest(state)
+    # A header that names a version from before is refused.
+    older = header_for(state, registry_version=1)
+    assert apply(state, opening(older)) == Refused("unknown_registry")

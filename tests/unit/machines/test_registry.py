@@ -112,3 +112,95 @@ def test_a_list_that_breaks_a_rule_in_pieces_is_refused_at_the_piece(title: str)
     refused: Callable[[], None] = apply_all
     with pytest.raises(RemoteProtocolError):
         refused()
+
+
+# -- a new beginning -------------------------------------------------------------------------------
+
+
+def begun_anew() -> RegistryView:
+    registry = view(added(0, ANNA), added(1, BERT), retired(0), added(2, ANNA, 4))
+    registry.rebase()
+    return registry
+
+
+def test_a_new_beginning_keeps_who_is_active_and_forgets_the_rest() -> None:
+    registry = begun_anew()
+    assert (registry.base_version, registry.version) == (4, 7)
+    assert registry.active_at(7, RoundNumber(4)) == {1, 2}
+    assert registry.index_of(PeerId(ANNA.peer_id)) == 2
+    assert registry.entry(0) is None
+    assert registry.next_index == 3
+    assert [registry.digest_at(version) for version in (0, 3, 4)] == [None] * 3
+    # Indexes go on where they were, and those given back are not given again.
+    registry.apply((added(3, CARL),))
+    with pytest.raises(RemoteProtocolError):
+        registry.apply((added(0, CARL),))
+
+
+def test_whoever_begins_with_the_new_beginning_knows_the_same() -> None:
+    registry = begun_anew()
+    registry.apply((added(3, CARL), retired(1, 9)))
+    late, newcomer = view(added(0, ANNA)), RegistryView()
+    for other in (late, newcomer):
+        page = registry.changes_from(other.version, 100)
+        assert page[0].base == 4
+        other.apply(page)
+        assert (other.version, other.digest) == (registry.version, registry.digest)
+        for number in range(1, 12):
+            for version in range(7, 10):
+                here = registry.active_at(version, RoundNumber(number))
+                assert other.active_at(version, RoundNumber(number)) == here
+    assert RegistryChange.decode(registry.changes_from(0, 1)[0].encode()).base == 4
+
+
+def test_the_digest_covers_the_new_beginning_and_all_after_it() -> None:
+    (begin, *rest) = begun_anew().changes_from(4, 100)
+    digest = extend_registry_digest(Digest(b"x" * 32), begin)
+    assert digest == extend_registry_digest(EMPTY_REGISTRY_DIGEST, begin)
+    for change in rest:
+        digest = extend_registry_digest(digest, change)
+    assert digest == begun_anew().digest
+    moved = RegistryChange(begin.index, None, None, RoundNumber(0), base=5)
+    assert extend_registry_digest(digest, moved) != extend_registry_digest(digest, begin)
+
+
+def beginning(base: int, index: int) -> RegistryChange:
+    return RegistryChange(RegistryIndex(index), None, None, RoundNumber(0), base=base)
+
+
+BROKEN: dict[str, tuple[RegistryChange, ...]] = {
+    "a beginning in the middle": (added(2, CARL), beginning(3, 3)),
+    "two beginnings": (beginning(2, 2), beginning(3, 2)),
+    "a beginning before what is known": (beginning(1, 2),),
+    "fewer indexes than were given": (beginning(2, 1),),
+    "an index added again out of order": (beginning(9, 9), added(4, ANNA), added(2, BERT)),
+    "an index added again twice": (beginning(9, 9), added(4, ANNA), added(4, BERT)),
+    "an old index after a new one": (beginning(9, 9), added(9, ANNA), added(2, BERT)),
+    "an old index after a retirement": (
+        beginning(9, 9),
+        added(2, ANNA),
+        retired(2),
+        added(4, BERT),
+    ),
+    "a retirement of who is not there": (beginning(9, 9), retired(1)),
+    "a jump ahead": (beginning(9, 9), added(10, ANNA)),
+}
+
+
+@pytest.mark.parametrize("title", BROKEN)
+def test_a_new_beginning_that_breaks_a_rule_changes_nothing(title: str) -> None:
+    registry = view(added(0, ANNA), added(1, BERT))
+    with pytest.raises(RemoteProtocolError):
+        registry.apply(BROKEN[title])
+    assert (registry.version, registry.base_version) == (2, 0)
+    assert registry.active_at(2, RoundNumber(1)) == {0, 1}
+
+
+def test_new_beginnings_follow_each_other() -> None:
+    registry = begun_anew()
+    registry.rebase()
+    assert (registry.base_version, registry.version) == (7, 10)
+    registry.apply((retired(1), added(3, CARL)))
+    registry.rebase()
+    assert registry.active_at(registry.version, RoundNumber(9)) == {2, 3}
+    assert len(registry.changes_from(0, 100)) == 3
