@@ -8,7 +8,9 @@ Rules:
 1. Nothing durable is kept: a restarted aggregator takes part from the next round on.
 2. Start: settings are checked already; ask whether the identity is alive elsewhere; bind; join.
 3. Only what was verified is relayed: headers, records, and aborts of rounds known here.
-4. A submission for a round that is not open here yet waits a moment, one for each session: servers
+4. With no way up for two seconds it lets its clients go and takes none: what they send here would
+   be lost, and another aggregator may have a way.
+5. A submission for a round that is not open here yet waits a moment, one for each session: servers
    do not tell all aggregators at the same instant.
 """
 
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
-from zipnet.errors import DuplicateIdentityError, RemoteProtocolError, ZipnetError
+from zipnet.errors import AdmissionError, DuplicateIdentityError, RemoteProtocolError, ZipnetError
 from zipnet.machines.aggregator import AggregatorMachine
 from zipnet.machines.aggregator_effects import (
     Accept,
@@ -61,6 +63,7 @@ from zipnet.transport.dial import PersistentLink, refusal_code
 from zipnet.transport.quic import QuicTransport
 from zipnet.transport.session import Role, SessionTerms
 from zipnet.transport.tls import TlsTransport
+from zipnet.wire.frames import CloseCode
 from zipnet.wire.messages import GetRegistry, Kind, RegistryPage, decode, encode
 
 if TYPE_CHECKING:
@@ -73,11 +76,13 @@ if TYPE_CHECKING:
     from zipnet.protocol.ids import RoundNumber
     from zipnet.protocol.record import VerifiedRecord
     from zipnet.settings.types import AggregatorSettings
+    from zipnet.transport.session import HelloFacts
 
 __all__ = ["Aggregator", "run_aggregator"]
 
 _CONDITIONS = ("source", "uplink")
 _LOOK_S = 0.25
+_NO_WAY_S = 2.0
 
 _log = get_logger(__name__)
 
@@ -134,6 +139,7 @@ class Aggregator:
         self._tail = RecordTail(self._descriptor)
         self._transports = self._make_transports()
         self._refusing: set[ServerIndex | None] = set()
+        self._way_seen_at = float("-inf")
         self._upstream = self._make_upstream()
         self._parent = self._make_parent()
         self._group: asyncio.TaskGroup | None = None
@@ -226,11 +232,13 @@ class Aggregator:
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         settings = self._settings
+        self._way_seen_at = asyncio.get_running_loop().time()
         self._listener = NodeListener(
             terms=self._terms,
             descriptor=self._descriptor,
             handlers=dict.fromkeys((Role.CLIENT, Role.READER, Role.AGGREGATOR), self._routes.serve),
             metrics=self.metrics,
+            admit=self._admit,
         )
         stack.push_async_callback(self._listener.close)
         self.port = await self._listener.start(
@@ -294,8 +302,29 @@ class Aggregator:
             up = sum(1 for link in self._uplinks if link.session is not None)
             self.health.set("uplink", ok=up > 0, reason="no_uplink")
             self.health.set("source", ok=self._upstream.source is not None, reason="no_server")
+            await self._look_at_way(up)
             self._look_at_links()
             await asyncio.sleep(_LOOK_S)
+
+    async def _look_at_way(self, up: int) -> None:
+        """Rule 4: whoever cannot deliver does not hold clients."""
+        now = asyncio.get_running_loop().time()
+        if up:
+            self._way_seen_at = now
+        elif now >= self._way_seen_at + _NO_WAY_S:
+            clients = self._listener.sessions(Role.CLIENT)
+            if clients:
+                _log.warning("clients_let_go", reason="no_uplink", count=len(clients))
+            leaving = (c.close(code=CloseCode.OVERLOADED, reason="no_uplink") for c in clients)
+            await asyncio.gather(*leaving)
+
+    def _admit(self, facts: HelloFacts) -> ZipnetError | None:
+        now = asyncio.get_running_loop().time()
+        if facts.role is not Role.CLIENT or now < self._way_seen_at + _NO_WAY_S:
+            return None
+        return AdmissionError(
+            "this aggregator has no way up at the moment", code="not_ready", retry_after=1.0
+        )
 
     def _look_at_links(self) -> None:
         links = {ServerIndex(i): link for i, link in enumerate(self._upstream.links)}
