@@ -142,6 +142,8 @@ def test_the_window_is_short_and_closes_to_the_second() -> None:
     early = TICKET.not_before - 30
     assert check(TICKET, TICKET, now=early).verified_at == early
     assert refused(TICKET, TICKET, now=early - 1) is Check.BINDING_WINDOW
+    longest = replace(TICKET, not_after=TICKET.not_before + 600)
+    assert check(longest, longest).report_data_checked
     long = replace(TICKET, not_after=TICKET.not_before + 601)
     assert refused(long, long) is Check.BINDING_WINDOW
     assert refused(replace(CHALLENGE, ticket=long), replace(CHALLENGE, ticket=long)) is (
@@ -161,6 +163,14 @@ def test_a_ticket_is_renewed_at_two_thirds() -> None:
     assert renew_at(TICKET) == NOW - 10 + 200
 
 
+def test_the_first_and_last_instants_and_an_empty_window_can_be_bound() -> None:
+    last = 2**63 - 1
+    for start, end in ((0, 0), (NOW, NOW), (last, last)):
+        assert len(replace(TICKET, not_before=start, not_after=end).report_data()) == 64
+    with pytest.raises(PolicyError):
+        replace(TICKET, not_after=last + 1)
+
+
 def test_bindings_that_bind_nothing_cannot_be_made() -> None:
     for changes in (
         {"not_after": TICKET.not_before - 1},
@@ -168,6 +178,7 @@ def test_bindings_that_bind_nothing_cannot_be_made() -> None:
         {"network_id": b"short"},
         {"boot_id": b""},
         {"application": ""},
+        {"application": "ünique"},
         {"spki": b""},
     ):
         with pytest.raises(PolicyError):

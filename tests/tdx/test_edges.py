@@ -86,6 +86,46 @@ def test_both_ends_of_a_lists_or_documents_validity_are_inside(title: str) -> No
     assert (verdict.expires_at == NOW) == title.endswith("ends")
 
 
+# The weakest part counts: which part is made the oldest, the lowest or the first to lapse.
+OLDEST: dict[str, Edit] = {
+    "PCK CRL": lambda r: replace(r, pck_crl=replace(r.pck_crl, issued_at=NOW - 9 * DAY_S)),
+    "TCB Info": lambda r: replace(r, tcb_info={**r.tcb_info, "issueDate": iso(NOW - 9 * DAY_S)}),
+    "QE Identity": lambda r: replace(
+        r, qe_identity={**r.qe_identity, "issueDate": iso(NOW - 9 * DAY_S)}
+    ),
+}
+LOWEST: dict[str, Edit] = {
+    "TCB Info": lambda r: replace(r, tcb_info={**r.tcb_info, "tcbEvaluationDataNumber": 7}),
+    "QE Identity": lambda r: replace(
+        r, qe_identity={**r.qe_identity, "tcbEvaluationDataNumber": 7}
+    ),
+}
+
+
+@pytest.mark.parametrize("title", OLDEST)
+def test_the_oldest_part_is_the_collaterals_age(title: str) -> None:
+    bundle = make_bundle(OLDEST[title](emulator().recipe()))
+    assert judge(honest_quote(), bundle).assessment.issued_at == NOW - 9 * DAY_S
+
+
+@pytest.mark.parametrize("title", LOWEST)
+def test_the_lower_evaluation_number_counts(title: str) -> None:
+    bundle = make_bundle(LOWEST[title](emulator().recipe()))
+    assert judge(honest_quote(), bundle).assessment.evaluation_number == 7
+
+
+@pytest.mark.parametrize("role", ["pck", "pck_ca", "tcb_signer"])
+def test_a_certificate_that_lapses_first_is_when_the_verdict_lapses(role: str) -> None:
+    one = emulator().hierarchy
+    soon = NOW + DAY_S
+    parts = {name: getattr(one, name) for name in ROLES}
+    issuer = one.pck_ca if role == "pck" else one.root
+    parts[role] = issue(replace(parts[role].spec, not_after=soon), issuer, parts[role].key)
+    short = Hierarchy(**parts)
+    verdict = judge(emulator_under(short), make_bundle(emulator().recipe(short)))
+    assert verdict.expires_at == soon
+
+
 def test_a_megabyte_of_collateral_passes_and_a_byte_more_does_not() -> None:
     bundle = emulator().bundle()
     parts = [getattr(bundle, name) for name in Bundle.__slots__ if not name.endswith("_signature")]

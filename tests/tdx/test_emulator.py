@@ -180,3 +180,18 @@ def test_secrets_of_a_platform_stay_out_of_reprs() -> None:
     text = repr(judge(honest_quote()))
     assert "PPID" not in text
     assert "PIID" not in text
+
+
+def test_every_byte_of_the_pin_counts() -> None:
+    root = emulator().trust_root
+    for place in range(32):
+        wrong = bytearray(root.certificate_sha256)
+        wrong[place] ^= 1
+        with pytest.raises(QuoteError) as caught:
+            judge(honest_quote(), root=replace(root, certificate_sha256=bytes(wrong)))
+        assert caught.value.check is Check.ROOT_PIN
+
+
+def test_the_same_certificate_as_another_kind_of_root_has_another_digest() -> None:
+    root = emulator().trust_root
+    assert root.digest() != replace(root, kind="intel").digest()

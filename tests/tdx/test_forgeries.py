@@ -56,6 +56,8 @@ STRICTER = {
     "RevocationListMutations.pck_list_from_the_future": "as above",
     "RevocationListMutations.issuer_certificate_forged": "every certificate shown is verified",
     "RevocationMutations.renewed_authority": "every certificate shown may be revoked",
+    "RevocationFormMutations.list_under_a_namesake": "the list must be that of the quote's own CA",
+    "RevocationFormMutations.list_under_another_name": "as above",
     "RevocationFormMutations.list_under_a_sister": "the list must be that of the quote's own CA",
     "CertificateFormMutations.leaf_without_constraints": "a certificate says what it is for",
     "CertificateFormMutations.leaf_without_usage": "as above",

@@ -17,6 +17,7 @@ from tdx.quote import (
 )
 from tdx.quote.der import elements, raw_elements
 from tests.tdx import vectors
+from tests.tdx.forged import honest_quote
 
 NAMES = {
     "dcapqvl_tdx_quote": (4, BodyType.TD10, 70),
@@ -156,6 +157,15 @@ def test_a_body_descriptor_that_lies_is_refused(number: int, size: int) -> None:
     data = bytearray(structure(version=5, kind=BodyType.TD15))
     struct.pack_into("<HI", data, 48, number, size)
     assert rejected(bytes(data)) is Check.BODY_TYPE
+
+
+@pytest.mark.parametrize("place", range(12, 28))
+def test_every_byte_of_the_vendor_counts(place: int) -> None:
+    wrong = bytearray(honest_quote())
+    wrong[place] ^= 1
+    with pytest.raises(QuoteError) as caught:
+        parse_quote(bytes(wrong))
+    assert caught.value.check is Check.QE_VENDOR
 
 
 def test_only_zeros_up_to_the_size_cap_may_follow() -> None:

@@ -92,3 +92,34 @@ def test_a_module_of_major_version_0_needs_no_identity() -> None:
     td = TdFields(tee_tcb_svn=bytes([0, 0, *([2] * 14)]))
     verdict = judge(one.make(QuoteFields(td=td)), make_bundle(replace(recipe, tcb_info=plain)))
     assert verdict.assessment.status == "UpToDate"
+
+
+def test_the_date_is_that_of_the_oldest_level_at_launch() -> None:
+    one = emulator()
+    old, new = svn(3, 2), svn(5, 2)
+    dates = {
+        judge(one.make(replace(V5, td=td)), policy=ALL_ACCEPTED).assessment.tcb_date
+        for td in (
+            TdFields(tee_tcb_svn=old, tee_tcb_svn2=old),
+            TdFields(tee_tcb_svn=old, tee_tcb_svn2=new),
+        )
+    }
+    (launched_old,) = dates
+    assert launched_old < judge(one.make(V5)).assessment.tcb_date
+
+
+def test_identities_are_numbered_in_hexadecimal_of_any_case() -> None:
+    one = emulator()
+    recipe = one.recipe()
+    for name in ("TDX_0A", "tdx_0a"):
+        identity = {
+            "id": name,
+            "mrsigner": "00" * 48,
+            "attributes": "00" * 8,
+            "attributesMask": "FF" * 8,
+            "tcbLevels": [isv_level(4)],
+        }
+        info = {**recipe.tcb_info, "tdxModuleIdentities": [identity]}
+        td = TdFields(tee_tcb_svn=bytes([5, 10, *([2] * 14)]))
+        bundle = make_bundle(replace(recipe, tcb_info=info))
+        assert judge(one.make(QuoteFields(td=td)), bundle).assessment.status == "UpToDate"

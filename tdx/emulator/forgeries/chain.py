@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from tdx.emulator.authority import DAY_S, CrlSpec, Hierarchy, Issued, build_hierarchy, issue
 from tdx.emulator.documents import make_bundle
@@ -86,6 +86,13 @@ class ChainMutations(Mutations):
         pem = "".join(one.pem for one in (leaf, self._one.pck_ca, self._one.root)).encode()
         return self._forge(Check.CERTIFICATE_FORMAT, QuoteFields(chain=pem))
 
+    def leaf_of_another_algorithm(self) -> Forgery:
+        """Put an Ed25519 key into the PCK certificate."""
+        key = ed25519.Ed25519PrivateKey.generate()
+        leaf = issue(self._pck_spec(), self._one.pck_ca, key)  # type: ignore[arg-type] # the forgery
+        pem = "".join(one.pem for one in (leaf, self._one.pck_ca, self._one.root)).encode()
+        return self._forge(Check.CERTIFICATE_FORMAT, QuoteFields(chain=pem))
+
     def _leaf_spec(self, check: Check, **changes: object) -> Forgery:
         return self._leaf(check, issue(self._pck_spec(**changes), self._one.pck_ca))
 
@@ -102,6 +109,10 @@ class AuthorityMutations(Mutations):
     def foreign_name(self) -> Forgery:
         """Call the PCK CA something else."""
         return self._authority(Check.CERTIFICATE_NAME, common_name="Intel SGX PCK Other CA")
+
+    def named_as_the_root(self) -> Forgery:
+        """Give the PCK CA the root's name."""
+        return self._authority(Check.CERTIFICATE_NAME, common_name="Intel SGX Root CA")
 
     def foreign_organization(self) -> Forgery:
         """Let another organisation own the PCK CA."""

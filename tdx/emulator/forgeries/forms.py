@@ -120,6 +120,19 @@ class RevocationFormMutations(Mutations):
         changed = replace(self._recipe(), pck_crl_chain=(sister, self._one.root))
         return self._forge(Check.PCK_CRL, bundle=make_bundle(changed))
 
+    def list_under_a_namesake(self) -> Forgery:
+        """Show the right PCK CRL under the chain of another CA of the same name."""
+        other = issue(self._ca_spec(), self._one.root)
+        changed = replace(self._recipe(), pck_crl_chain=(other, self._one.root))
+        return self._forge(Check.PCK_CRL, bundle=make_bundle(changed))
+
+    def list_under_another_name(self) -> Forgery:
+        """Show the right PCK CRL under the chain of a CA of another name with the same key."""
+        spec = self._ca_spec(common_name="Intel SGX PCK Processor CA")
+        other = issue(spec, self._one.root, self._one.pck_ca.key)
+        changed = replace(self._recipe(), pck_crl_chain=(other, self._one.root))
+        return self._forge(Check.PCK_CRL, bundle=make_bundle(changed))
+
     def oversized(self) -> Forgery:
         """Show more than 1 MiB of collateral."""
         padded = replace(self._emulator.bundle(), pck_crl=bytes(MAX_BUNDLE_BYTES))

@@ -169,6 +169,12 @@ class EnclaveMutations(Mutations):
         """Set an attribute under the mask."""
         return self._enclave(Check.QE_ATTRIBUTES, QeFields(attributes=b"\x31" + bytes(15)))
 
+    def extended_attributes(self) -> Forgery:
+        """Set an attribute in the upper half, where the identity looks at it."""
+        bundle = self._with_qe_identity(attributesMask="FB" + "FF" * 15)
+        qe = QeFields(attributes=b"\x11" + bytes(14) + b"\x01")
+        return self._forge(Check.QE_ATTRIBUTES, QuoteFields(qe=qe), bundle=bundle)
+
     def svn_below_every_level(self) -> Forgery:
         """Show an ISVSVN below the lowest level."""
         return self._enclave(Check.QE_TCB_LEVEL, QeFields(isvsvn=1))
