@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
-from zipnet.consensus import EmbeddedConsensus
 from zipnet.errors import (
     DuplicateIdentityError,
     StorageError,
@@ -31,6 +30,7 @@ from zipnet.node.attestation import NodeAttestation
 from zipnet.node.audit import AuditTrail
 from zipnet.node.build import build_commit, build_version
 from zipnet.node.client_evidence import ClientEvidenceKeeper
+from zipnet.node.engine import open_engine
 from zipnet.node.feed import Feed
 from zipnet.node.http import serve_http
 from zipnet.node.kem_evidence import KemEvidenceKeeper
@@ -39,7 +39,6 @@ from zipnet.node.mesh import CommitteeMesh
 from zipnet.node.notify import ServiceNotifier
 from zipnet.node.record_keeper import RecordKeeper
 from zipnet.node.safe_mode import is_failed_write, note_of, serve_readers_only
-from zipnet.node.seating import ForgetfulConsensus, Seating
 from zipnet.node.server_acts import ServerActs
 from zipnet.node.server_driver import EventQueue, ServerDriver, safe_mode_in
 from zipnet.node.server_parts import ServerParts
@@ -229,26 +228,8 @@ class _Server:
         self.metrics.server_registry_size.set(len(settings.descriptor.committee))
         self.health = Health(_CONDITIONS, self.metrics)
         self.mesh = CommitteeMesh(self._links())
-        self.consensus = self._engine(state)
+        self.consensus, self.seating = open_engine(settings, state, self.mesh)
         self._build(settings, state)
-
-    def _engine(self, state: ServerState) -> EmbeddedConsensus | ForgetfulConsensus:
-        server, size = self._settings.index, len(self._settings.descriptor.committee)
-
-        def build(member: int | None) -> EmbeddedConsensus:
-            ids = [member if i == server and member is not None else i for i in range(size)]
-            return EmbeddedConsensus(
-                server=server,
-                size=size,
-                journal=state.raft,
-                mesh=self.mesh,
-                members=ids,
-                joining=member is not None,
-            )
-
-        if state.is_durable:
-            return build(None)
-        return ForgetfulConsensus(server=server, size=size, mesh=self.mesh, build=build)
 
     def _build(self, settings: ServerSettings, state: ServerState) -> None:
         descriptor = settings.descriptor
@@ -267,7 +248,6 @@ class _Server:
             next_sequence=self.keeper.next_sequence,
         )
         events = EventQueue()
-        self.seating = Seating(self.consensus)
         parts = ServerParts(
             machine=machine,
             descriptor=descriptor,

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from zipnet.protocol.secret import Secret
+    from zipnet.settings.values import Endpoint
 
 __all__ = ["PRODUCTION_MIN_PARTICIPANTS", "load_aggregator", "load_client", "load_server"]
 
@@ -87,6 +88,7 @@ def load_server(
         state=state,
         min_participants=min_participants,
         snapshot_every=_snapshot_every(assembly),
+        etcd=_etcd(assembly, state),
         warnings=assembly.warnings,
         effective=assembly.effective,
     )
@@ -184,6 +186,24 @@ def _server_state(assembly: Assembly[ServerInput]) -> Path | None:
     if state.exists() and not state.is_dir():
         raise ConfigError(f"setting STATE: {state} is not a folder", hint="write a folder's path")
     return state
+
+
+def _etcd(assembly: Assembly[ServerInput], state: Path | None) -> Endpoint | None:
+    given = assembly.given.etcd
+    if given is None:
+        assembly.note("etcd", "not set: the log is this server's own", "default")
+        return None
+    if not given.is_loopback:
+        raise ConfigError(
+            f"setting ETCD: {given} is not on this machine, and would be spoken to in the clear",
+            hint="run an etcd beside each server, as etcd's own members of one cluster",
+        )
+    if state is None:
+        raise ConfigError(
+            "setting ETCD needs STATE: a server without memory has no lasting place in a log",
+            hint="give a state folder, or leave ETCD unset",
+        )
+    return assembly.pick("etcd", given, given)
 
 
 def _snapshot_every(assembly: Assembly[ServerInput]) -> int:

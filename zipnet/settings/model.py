@@ -208,6 +208,11 @@ class ServerInput(NodeInput):
         "restart stay short; 1000 when unset. A round is about 12 commands.",
         "write a whole number, at least 10",
     )
+    etcd: _Endpoint | None = _field(
+        "Client address of an etcd beside this server, which then carries the committee's log in "
+        "place of the embedded engine; the same on all servers, and for good.",
+        "write host:port on loopback, such as 127.0.0.1:2379, or leave it unset",
+    )
     allow_few_participants: str | None = _field(
         "Escape hatch: lets production run with MIN_PARTICIPANTS below 8.",
         f'write exactly "{ALLOW_FEW_PARTICIPANTS}"',

@@ -129,6 +129,8 @@ class ServerSettings(NodeSettings):
         state: Folder of the durable state, not created here; None keeps everything in memory.
         min_participants: Fewest clients this server unblinds a round for.
         snapshot_every: Commands after which the consensus log is replaced by a snapshot.
+        etcd: Client address, on loopback, of an etcd that carries the consensus log; None for the
+            embedded engine.
     """
 
     committee_secret: Secret
@@ -136,6 +138,7 @@ class ServerSettings(NodeSettings):
     state: Path | None
     min_participants: int
     snapshot_every: int = DEFAULT_SNAPSHOT_EVERY
+    etcd: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
