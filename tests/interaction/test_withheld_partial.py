@@ -13,6 +13,7 @@ from tests.harness.committee import HarnessCommittee
 from tests.harness.servers import CADENCE, HarnessClient, ServerCluster
 from zipnet.errors import GuardError
 from zipnet.machines.committee import Phase
+from zipnet.machines.guard import ReleaseGuard
 from zipnet.machines.server_effects import Effect, SharePartial
 from zipnet.protocol.aggregate import decode_aggregate, decode_partial
 from zipnet.protocol.ids import ServerIndex, content_digest
@@ -177,3 +178,40 @@ def test_a_server_that_is_merely_slow_keeps_its_round(lax: ServerCluster) -> Non
     victim.alive = victim.frozen = False
     lax.settle(1.1)
     assert header.round in lax.aborted
+
+
+def test_a_server_that_comes_back_without_memory_says_itself_that_its_partial_is_lost(
+    strict: ServerCluster,
+) -> None:
+    """Where nobody may be absent, only this ends the round: its keys are gone for good."""
+    header, _, _ = crash_before_giving(strict)
+    for _ in range(10):
+        strict.settle(1.0)
+    assert header.round not in strict.aborted
+    victim = strict.servers[VICTIM]
+    for path in victim.folder.iterdir():
+        path.unlink()
+    victim.kept.clear()
+    strict.start(VICTIM)
+    assert victim.machine is not None
+    least = strict.params.min_participants
+    forgot = ReleaseGuard(server=ServerIndex(VICTIM), min_participants=least, history=None)
+    victim.machine._guard = forgot
+    for _ in range(8):
+        strict.settle(1.0)
+    assert header.round in strict.aborted
+    assert VICTIM not in given_out(strict, header.round)
+    # It holds nobody's chain: all clients are retired, told so by a round, and register anew.
+    registry = victim.machine.state.registry
+    assert registry.active_count == 0
+    again = [strict.register(f"c{i}", serial=2) for i in range(3)]
+    following = strict.opened[-1]
+    if following.registry_version < registry.version:
+        for _ in range(10):
+            strict.settle(0.5)
+            following = strict.opened[-1]
+            if following.registry_version == registry.version:
+                break
+    strict.offer(strict.aggregate(following, again))
+    assert strict.servers[0].records[-1].round == following.round
+    assert VICTIM in given_out(strict, following.round)
