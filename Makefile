@@ -71,6 +71,11 @@ conformance: $(VENV)/.dev ## Hold the consensus engine to its promises under SEE
 	@ZIPNET_CONFORMANCE_SEEDS=$(SEEDS) ZIPNET_CONFORMANCE_FIRST=$(FIRST) $(PY) -m pytest -q -s -n 0 -p no:randomly \
 	  tests/conformance/consensus/test_consensus.py
 
+.PHONY: faults
+faults: $(VENV)/.dev ## Fail disks, servers and aggregators of real networks one after the other: some minutes
+	@ZIPNET_LONG_FAULTS=1 $(PY) -m pytest -q -rA -p no:randomly tests/e2e/test_safe_mode.py tests/e2e/test_amnesia.py \
+	  tests/e2e/test_absent_server.py tests/e2e/test_failover.py
+
 .PHONY: etcd
 etcd: ## Unpack Debian's etcd-server into .venv/etcd, by name and without root; its tests run from then on
 	@ops/fetch-etcd.sh "$(VENV)/etcd"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.long_runs import long_fault
 from tests.harness.network import LiveNetwork, Node, wait_for
 from zipnet.protocol.params import Cadence
 from zipnet.sdk import Publisher
@@ -101,6 +102,7 @@ async def test_rounds_go_on_without_a_server_that_is_gone_and_it_returns(
             print(f"a roster of five again {time.monotonic() - began:.2f} s after its start")
 
 
+@long_fault
 async def test_where_nobody_may_be_absent_rounds_wait_and_every_server_says_for_whom(
     three: LiveNetwork,
 ) -> None:

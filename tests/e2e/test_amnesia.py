@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.harness.long_runs import long_fault
 from tests.harness.network import LiveNetwork, Node, run_zipnet, wait_for
 from zipnet.sdk import Publisher
 
@@ -123,6 +124,7 @@ async def test_a_run_leaves_nothing_on_any_disk(network: LiveNetwork) -> None:
     assert not list(network.folder.glob("core*"))
 
 
+@long_fault
 @pytest.mark.requirement("M1")
 async def test_a_restarted_server_is_a_newcomer_and_rounds_go_on_with_it(
     network: LiveNetwork,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.long_runs import long_fault
 from tests.harness.network import LiveNetwork, wait_for
 from zipnet.protocol.params import Cadence
 from zipnet.sdk import Publisher
@@ -41,6 +42,7 @@ def plain(tmp_path: Path) -> Iterator[LiveNetwork]:
         made.close()
 
 
+@long_fault
 async def test_clients_find_another_way_when_a_leaf_and_then_the_root_are_killed(
     network: LiveNetwork,
 ) -> None:
@@ -62,6 +64,7 @@ async def test_clients_find_another_way_when_a_leaf_and_then_the_root_are_killed
             print(f"all through {time.monotonic() - began:.2f} s after SIGKILL of {victim}")
 
 
+@long_fault
 async def test_a_client_that_slept_skips_ahead_and_takes_part_again(plain: LiveNetwork) -> None:
     sleeper = plain.spawn(
         *("sleeper", "publish", "--descriptor", "d.toml", "--transport", "tls", "--cover")

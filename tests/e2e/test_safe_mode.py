@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -11,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.long_runs import LONG_FAULTS, long_fault
 from tests.harness.network import LiveNetwork, Node, run_zipnet, wait_for
 from zipnet.sdk import Publisher
 
 pytestmark = pytest.mark.timeout(300)
-LONG = bool(os.environ.get("ZIPNET_LONG_FAULTS"))
 #: A word in the path of each file that something durable goes to.
 STEPS = {
     "release guard": "releases.journal",
@@ -114,7 +113,7 @@ async def play(network: LiveNetwork, victim: Node, cause: str, fail: object) -> 
 
 
 @pytest.mark.requirement("L1")
-@pytest.mark.parametrize("step", STEPS if LONG else SHORT)
+@pytest.mark.parametrize("step", STEPS if LONG_FAULTS else SHORT)
 async def test_a_failed_fsync_ends_signing_until_an_operator_acts(
     network: LiveNetwork, step: str
 ) -> None:
@@ -159,6 +158,7 @@ def small_disk(network: LiveNetwork) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@long_fault
 async def test_a_full_disk_ends_signing_until_an_operator_acts(
     network: LiveNetwork, small_disk: Path
 ) -> None:
