@@ -129,10 +129,17 @@ def registry_retired(index: int, first: int) -> bytes:
     return b"\0" + be64(index) + be64(first)
 
 
+def registry_begins(next_index: int, version: int) -> bytes:
+    return b"\2" + be64(next_index) + be64(version)
+
+
 def registry_digest(changes: Sequence[bytes]) -> bytes:
     digest = derive("registry")
     for change in changes:
-        digest = derive("registry-change", digest, change)
+        begins = change[0] == 2
+        digest = (
+            derive("registry-base", change) if begins else derive("registry-change", digest, change)
+        )
     return digest
 
 

@@ -255,8 +255,11 @@ def registry() -> Iterator[Vector]:
     added = layouts.registry_added(0, 3, PEER, ED25519, registration)
     retired = layouts.registry_retired(0, 12)
     again = layouts.registry_added(1, 12, PEER, ED25519, draw("again", 32))
+    begins = layouts.registry_begins(2, 3)
     for title, changes in (
         ("empty", []),
+        ("begun-anew", [begins, again]),
+        ("begun-anew-after-a-history", [added, retired, again, begins, again]),
         ("one-client", [added]),
         ("retired", [added, retired]),
         ("registered-again", [added, retired, again]),
@@ -270,9 +273,12 @@ def registry() -> Iterator[Vector]:
     yield "registry-change", "added", "success", lines
     lines = [("index", "0"), ("first-round", "12"), ("encoded", retired.hex())]
     yield "registry-change", "retired", "success", lines
+    lines = [("index", "2"), ("first-round", "0"), ("base", "3"), ("encoded", begins.hex())]
+    yield "registry-change", "a-new-beginning", "success", lines
     for title, data in (
         ("empty", b""),
-        ("unknown-kind", b"\2" + added[1:]),
+        ("unknown-kind", b"\3" + added[1:]),
+        ("a-new-beginning-with-a-client", b"\2" + added[1:]),
         ("added-without-a-client", b"\1" + retired[1:]),
         ("retired-with-a-client", b"\0" + added[1:]),
         ("trailing-byte", added + b"\0"),

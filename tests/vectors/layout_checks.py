@@ -224,6 +224,8 @@ def check_registration_bytes(case: Case) -> None:
 def check_registry_change(case: Case) -> None:
     index, first = RegistryIndex(case.number("index")), RoundNumber(case.number("first-round"))
     change = RegistryChange(index, None, None, first)
+    if case.texts("base"):
+        change = RegistryChange(index, None, None, first, base=case.number("base"))
     if case.texts("peer"):
         client = (PeerId(case.data("peer")), case.data("key"))
         change = RegistryChange(index, client, Digest(case.data("registration")), first)
