@@ -28,7 +28,9 @@ def server(
     committee_secret_file: Annotated[
         Path | None, typer.Option(help="File of the committee's secret.")
     ] = None,
-    state: Annotated[Path | None, typer.Option(help="Folder of the durable state.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder of the durable state; none: all in memory.")
+    ] = None,
     listen: Annotated[
         str | None, typer.Option(help="Transport address, UDP and TCP.", metavar="HOST:PORT")
     ] = None,
