@@ -93,6 +93,14 @@ ops-tools: ## Install promtool, systemd-analyze and the image tools from Debian,
 observer: $(VENV)/.dev ## Watch one client's packets for 2,400 rounds; plots go to out/observer
 	@ZIPNET_OBSERVER_ROUNDS=2400 ZIPNET_OBSERVER_OUT=out/observer $(PY) -m pytest -q -s tests/interaction/sdk/test_passive_observer.py
 
+.PHONY: model
+model: $(VENV)/.dev model-tools ## Check the models: states explored, promises, and wrong designs that must be caught
+	@$(PY) -m tests.models.check
+
+.PHONY: model-tools
+model-tools: ## Install the model checker from Debian, when root
+	@ops/install-model-tools.sh
+
 .PHONY: client-tools
 client-tools: ## Install a browser and a SOCKS5 server for the clients' tests from Debian, when root
 	@ops/install-client-tools.sh
