@@ -1,0 +1,128 @@
+"""``zipnet-sim``: networks in virtual time, adversaries against them, reports of both."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sim.model.calibrate import calibrate as measure
+from sim.model.costs import load_costs, write_costs
+from sim.model.world import simulate
+from sim.report.compare import compare_reports
+from sim.report.page import write_report
+from sim.report.text import outcome_lines
+from sim.scenarios import load_scenario, scenario_names
+from zipnet.errors import ZipnetError
+
+if TYPE_CHECKING:
+    from sim.model.outcome import Outcome
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help=__doc__,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_Report = Annotated[Path | None, typer.Option(help="Folder for the report and the raw events.")]
+_Costs = Annotated[Path | None, typer.Option(help="File of costs; the shipped one by default.")]
+
+
+@app.command()
+def model(
+    scenario: Annotated[str, typer.Option(help="Name of a scenario, or path of a TOML file.")],
+    seed: Annotated[int, typer.Option(help="Where every draw comes from.")] = 1,
+    report: _Report = None,
+    costs: _Costs = None,
+    sweep: Annotated[bool, typer.Option(help="Add plots of further runs to the report.")] = True,  # noqa: FBT002 - typer reads it
+) -> None:
+    """Run a scenario in virtual time and print what came of it.
+
+    `panetiere-*`, or any other name that ends in a star, runs all scenarios that begin so.
+    """
+    found: list[Outcome] = []
+    names = _names(scenario)
+    for name in names:
+        loaded = load_scenario(name)
+        outcome = simulate(loaded, seed, costs=load_costs(costs))
+        found.append(outcome)
+        typer.echo("\n".join(outcome_lines(outcome)))
+        if report is not None:
+            folder = report if len(names) == 1 else report / name
+            write_report(outcome, folder, sweep=loaded if sweep else None)
+    if any(not outcome.rounds for outcome in found):
+        raise typer.Exit(1)
+
+
+def _names(scenario: str) -> list[str]:
+    if not scenario.endswith("*"):
+        return [scenario]
+    return [name for name in scenario_names() if name.startswith(scenario[:-1])]
+
+
+@app.command()
+def scenarios() -> None:
+    """List the shipped scenarios."""
+    for name in scenario_names():
+        typer.echo(f"{name:24} {load_scenario(name).about}")
+
+
+@app.command()
+def calibrate(
+    out: Annotated[Path | None, typer.Option(help="Where to write; standard output else.")] = None,
+) -> None:
+    """Measure what the protocol's primitives cost on this machine."""
+    text = write_costs(measure())
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        out.write_text(text)
+
+
+@app.command()
+def lab(
+    adversary: Annotated[list[str] | None, typer.Option(help="Which; several are allowed.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All adversaries.")] = False,  # noqa: FBT002 - typer reads it
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each.")] = 5,
+    mutant: Annotated[str | None, typer.Option(help="Break the protocol: tests only.")] = None,
+    report: _Report = None,
+) -> None:
+    """Set adversaries on the protocol and print what each of them learned."""
+    from sim.lab.bench import ADVERSARIES, run_lab  # noqa: PLC0415 - the other verbs need none of it
+    from sim.report.text import lab_lines  # noqa: PLC0415
+
+    chosen = list(ADVERSARIES) if every or not adversary else adversary
+    findings = run_lab(chosen, seeds=seeds, mutant=mutant)
+    typer.echo("\n".join(lab_lines(findings)))
+    if report is not None:
+        from sim.report.page import write_lab_report  # noqa: PLC0415
+
+        write_lab_report(findings, report)
+
+
+@app.command()
+def compare(
+    one: Annotated[Path, typer.Argument(help="Folder of a report.")],
+    other: Annotated[Path, typer.Argument(help="Folder of another.")],
+) -> None:
+    """Print the figures of two reports side by side; exits with 1 where runs of one seed differ."""
+    lines, same = compare_reports(one, other)
+    typer.echo("\n".join(lines))
+    if not same:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the program."""
+    try:
+        app()
+    except ZipnetError as error:
+        sys.stderr.write(f"error: {error.message_line}\n")
+        raise SystemExit(error.exit_code) from error

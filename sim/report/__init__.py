@@ -1,0 +1,1 @@
+"""Reports of the simulator: plots, one self-contained page, raw events, comparisons."""
