@@ -11,7 +11,7 @@ socket.inet_pton, socket.inet_ntop = _pton, _ntop
 
 from zipnet.consensus.embedded import COMMITTEE_SIZES, EmbeddedConsensus, EngineStatus  # noqa: E402
 from zipnet.consensus.messages import MAX_COMMAND_BYTES, MAX_MESSAGE_BYTES  # noqa: E402
-from zipnet.consensus.raft import Timing  # noqa: E402
+from zipnet.consensus.timing import Timing  # noqa: E402
 
 __all__ = [
     "COMMITTEE_SIZES",

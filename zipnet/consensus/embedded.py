@@ -38,8 +38,9 @@ from pysyncobj.config import FAIL_REASON
 
 from zipnet.consensus.members import MAX_STATE_BYTES, Members, Snapshot
 from zipnet.consensus.messages import MAX_COMMAND_BYTES, Message, decode_message, encode_message
-from zipnet.consensus.raft import MAX_UNCOMMITTED, RaftMember, Timing
+from zipnet.consensus.raft import MAX_UNCOMMITTED, RaftMember
 from zipnet.consensus.raftlog import DurableLog
+from zipnet.consensus.timing import Timing
 from zipnet.errors import ConfigError, ConsensusError, LocalProtocolError, RemoteProtocolError
 from zipnet.ports import (
     CommittedCommand,

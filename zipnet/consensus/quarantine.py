@@ -35,7 +35,7 @@ import pysyncobj.version
 
 from zipnet.errors import GuardError
 
-__all__ = ["EXAMINED_VERSION", "quarantine", "self_test", "under_clock"]
+__all__ = ["EXAMINED_VERSION", "OVERRIDDEN", "quarantine", "self_test", "under_clock"]
 
 EXAMINED_VERSION: Final = "0.3.17"
 
@@ -43,6 +43,20 @@ _NAMES: Final = ("load", "loads", "dump", "dumps")
 _PICKLERS: Final = frozenset({"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill"})
 _original_monotonic: Callable[[], float] = pysyncobj.monotonic.monotonic
 _clock: ContextVar[Callable[[], float]] = ContextVar("zipnet_consensus_clock")
+
+#: Methods of the library the member must replace; the start-up self-test compares.
+OVERRIDDEN: Final = (
+    "_applyCommand",
+    "_SyncObj__doApplyCommand",
+    "_SyncObj__generateRaftTimeout",
+    "_SyncObj__sendAppendEntries",
+    "_SyncObj__sendNextNodeIdx",
+    "_SyncObj__connectedToAnyone",
+    "_SyncObj__tryLogCompaction",
+    "_SyncObj__loadDumpFile",
+    "_SyncObj__doChangeCluster",
+    "_SyncObj__parseChangeClusterRequest",
+)
 
 
 def _refuse(*_arguments: object, **_keywords: object) -> NoReturn:

@@ -24,8 +24,7 @@ Driving it: ``receive`` and ``tick`` change state and collect output; then the o
 ``log.take_staged()`` durable, and only then sends ``outbox``, resolves ``outcomes`` and hands out
 ``applied``. Nothing here waits, sends or reads a clock of its own.
 
-Longer than most modules because it is one class: the library's state is private to one class, and
-so is what corrects it.
+Long because the library's state is private to one class, and so is what corrects it.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ import queue
 import random
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
-from pysyncobj.config import FAIL_REASON, SyncObjConf
+from pysyncobj.config import FAIL_REASON
 from pysyncobj.node import Node
 from pysyncobj.syncobj import SyncObj
 
+from zipnet.consensus.entries import read_entry, written_entry
 from zipnet.consensus.members import Snapshot, decode_members, decode_snapshot
 from zipnet.consensus.messages import (
     MAX_BATCH_BYTES,
@@ -57,12 +56,13 @@ from zipnet.consensus.messages import (
     Vote,
 )
 from zipnet.consensus.peers import GatedQueue, Peers, to_library
-from zipnet.consensus.quarantine import quarantine, self_test, under_clock
-from zipnet.consensus.raftlog import MEMBERS, NO_OP, REGULAR, DurableLog, LogEntry
+from zipnet.consensus.quarantine import OVERRIDDEN, quarantine, self_test, under_clock
+from zipnet.consensus.raftlog import MEMBERS, REGULAR, DurableLog, LogEntry
 from zipnet.consensus.shipping import Arrival, Shipment
+from zipnet.consensus.timing import Timing, library_conf
 from zipnet.errors import GuardError, StorageError
 
-__all__ = ["MAX_UNCOMMITTED", "OVERRIDDEN", "RaftMember", "Timing"]
+__all__ = ["MAX_UNCOMMITTED", "RaftMember"]
 
 quarantine()
 
@@ -70,37 +70,6 @@ quarantine()
 MAX_UNCOMMITTED: Final = 4
 _REMEMBERED_REQUESTS: Final = 256
 _FOLLOWER, _LEADER = 0, 2
-
-#: Methods of the library this class must replace; the start-up self-test compares.
-OVERRIDDEN: Final = (
-    "_applyCommand",
-    "_SyncObj__doApplyCommand",
-    "_SyncObj__generateRaftTimeout",
-    "_SyncObj__sendAppendEntries",
-    "_SyncObj__sendNextNodeIdx",
-    "_SyncObj__connectedToAnyone",
-    "_SyncObj__tryLogCompaction",
-    "_SyncObj__loadDumpFile",
-    "_SyncObj__doChangeCluster",
-    "_SyncObj__parseChangeClusterRequest",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How fast the committee notices a lost leader.
-
-    Attributes:
-        heartbeat_s: A leader speaks at least this often; below a third of ``election_min_s``.
-        election_min_s: A follower that hears nothing for this long, or up to ``election_max_s``,
-            stands for election. The least must exceed the slowest fsync plus a round trip.
-        election_max_s: The longest a follower waits; a leader without a majority for this long
-            steps down.
-    """
-
-    heartbeat_s: float = 0.1
-    election_min_s: float = 0.4
-    election_max_s: float = 1.4
 
 
 class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
@@ -172,7 +141,7 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
         others = [node for index, node in self._members.items() if index != server]
         with under_clock(clock):
             peers = Peers(self._send, self._term)
-            super().__init__(self._members[server], others, _conf(timing), transport=peers)
+            super().__init__(self._members[server], others, library_conf(timing), transport=peers)
         self._adopt(log)
 
     def _adopt(self, log: DurableLog) -> None:
@@ -376,12 +345,12 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
             return last + 1
         if message.prev_index < self.log.first:
             return None  # committed long ago, here and there
-        term = self._entry_term(message.prev_index)
+        term = self.log.term_at(message.prev_index)
         if term == message.prev_term:
             return None
         index = message.prev_index
         floor = self._SyncObj__raftCommitIndex + 1
-        while index > floor and self._entry_term(index - 1) == term:
+        while index > floor and self.log.term_at(index - 1) == term:
             index -= 1
         return max(index, floor)
 
@@ -394,12 +363,12 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
             return False
         for index, entry in enumerate(message.entries, start=message.prev_index + 1):
             if index <= self._last()[1]:
-                if index < self.log.first or self._entry_term(index) == entry.term:
+                if index < self.log.first or self.log.term_at(index) == entry.term:
                     continue
                 if index <= self._SyncObj__raftCommitIndex:
                     return False
                 self.log.drop_from(index)
-            self.log.add(_written(entry), index, entry.term)
+            self.log.add(written_entry(entry), index, entry.term)
         self._adopt_members()
         return True
 
@@ -487,7 +456,7 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
         if snapshot.index != index:
             self.refused += 1
             return
-        if index <= self._last()[1] and self._entry_term(index) == snapshot.term:
+        if index <= self._last()[1] and self.log.term_at(index) == snapshot.term:
             # What follows here was perhaps confirmed, and committed for it: it stays.
             self._SyncObj__raftCommitIndex = index
             self.log.setRaftCommitIndex(index)
@@ -553,7 +522,7 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
         entries: list[Entry] = []
         size = 0
         for command, _, term in self.log.batch(next_index, MAX_BATCH_ENTRIES):
-            entries.append(_read(command, term))
+            entries.append(read_entry(command, term))
             size += len(command)
             if size >= MAX_BATCH_BYTES:
                 break
@@ -563,7 +532,7 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
         message = AppendEntries(
             self._term(),
             previous,
-            self._entry_term(previous),
+            self.log.term_at(previous),
             self._SyncObj__raftCommitIndex,
             entries,
         )
@@ -577,9 +546,6 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
 
     def _last(self) -> LogEntry:
         return self._SyncObj__raftLog[-1]
-
-    def _entry_term(self, index: int) -> int:
-        return self.log.term_at(index)
 
     # ---- the library's methods, replaced -------------------------------------------------------
 
@@ -631,32 +597,3 @@ class RaftMember(SyncObj):  # type: ignore[misc]  # the library has no types
 
     def _SyncObj__parseChangeClusterRequest(self, *_: object) -> None:  # noqa: N802
         """Find no membership change in any command: ours come into the log another way."""
-
-
-def _written(entry: Entry) -> bytes:
-    if entry.members is not None:
-        return MEMBERS + entry.members
-    return NO_OP if entry.command is None else REGULAR + entry.command
-
-
-def _read(command: bytes, term: int) -> Entry:
-    kind, body = command[:1], command[1:]
-    if kind == MEMBERS:
-        return Entry(term, None, body)
-    return Entry(term, None if kind == NO_OP else body)
-
-
-def _conf(timing: Timing) -> SyncObjConf:
-    return SyncObjConf(
-        autoTick=False,
-        raftMinTimeout=timing.election_min_s,
-        raftMaxTimeout=timing.election_max_s,
-        appendEntriesPeriod=timing.heartbeat_s,
-        leaderFallbackTimeout=timing.election_max_s,
-        connectionTimeout=timing.election_max_s,
-        commandsWaitLeader=False,
-        dynamicMembershipChange=False,
-        useFork=False,
-        # Turned off by RaftMember right after construction.
-        appendEntriesUseBatch=True,
-    )

@@ -20,9 +20,10 @@ from sim.clock import run_virtual
 from tests.unit.consensus.handed_out import commands_in
 from zipnet.consensus import EmbeddedConsensus
 from zipnet.consensus.members import Members
-from zipnet.consensus.quarantine import quarantine, self_test
-from zipnet.consensus.raft import OVERRIDDEN, RaftMember, Timing
+from zipnet.consensus.quarantine import OVERRIDDEN, quarantine, self_test
+from zipnet.consensus.raft import RaftMember
 from zipnet.consensus.raftlog import DurableLog
+from zipnet.consensus.timing import Timing
 from zipnet.errors import GuardError, RemoteProtocolError, StorageError
 from zipnet.storage import CompactingFileJournal
 

@@ -18,8 +18,9 @@ from zipnet.consensus.messages import (
     SubmitReply,
     Vote,
 )
-from zipnet.consensus.raft import MAX_UNCOMMITTED, RaftMember, Timing
+from zipnet.consensus.raft import MAX_UNCOMMITTED, RaftMember
 from zipnet.consensus.raftlog import DurableLog
+from zipnet.consensus.timing import Timing
 from zipnet.storage import CompactingFileJournal
 
 IDENTITY = bytes(32)
