@@ -293,12 +293,11 @@ def _jamming(seeds: int, mutant: str | None) -> Finding:
         measures.append(_measure(f"messages delivered, {jammers} jammers", delivered[jammers]))
         measures.append(_measure(f"share of sent messages voided, {jammers} jammers", voided))
     holds = all(share == 1.0 for share in delivered[0])
+    text = "jamming costs messages, which are sent again; it unmasks nobody and is not attributed"
     return Finding(
         "jammer",
         holds,
-        "messages are lost without a jammer"
-        if not holds
-        else "jamming costs messages, which are sent again, and unmasks nobody; it is not attributed",
+        text if holds else "messages are lost without a jammer",
         tuple(measures),
     )
 

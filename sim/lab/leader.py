@@ -13,7 +13,7 @@ from zipnet.protocol.command import ChooseAggregate
 from zipnet.protocol.header import sign_header
 
 if TYPE_CHECKING:
-    from sim.model.server import ModelServer
+    from sim.model.server_body import ServerBody
     from zipnet.machines.aggregator_effects import SendAggregate
     from zipnet.protocol.header import RoundHeader, SignedHeader
     from zipnet.protocol.ids import Digest, ServerIndex
@@ -32,7 +32,7 @@ class SubsetLeader(Spy):
         self._evil: SignedHeader | None = None
         self._bad_hashes: set[Digest] = set()
 
-    def open_with(self, server: ModelServer, header: RoundHeader) -> RoundHeader:
+    def open_with(self, server: ServerBody, header: RoundHeader) -> RoundHeader:
         """Leave all others out, a few times."""
         alone = replace(header, roster=(server.index,))
         self._evil = sign_header(alone, server.identity)

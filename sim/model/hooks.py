@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sim.model.fabric import Packet
     from sim.model.publishing import ModelPublisher
-    from sim.model.server import ModelServer
+    from sim.model.server_body import ServerBody
     from sim.model.world import World
     from zipnet.machines.aggregator_effects import SendAggregate
     from zipnet.machines.guard import Released, ReleaseGuard
@@ -49,7 +49,7 @@ class Hooks:
         del node, target
         return [signed]
 
-    def open_with(self, server: ModelServer, header: RoundHeader) -> RoundHeader:
+    def open_with(self, server: ServerBody, header: RoundHeader) -> RoundHeader:
         """Decide which header a leader opens a round with."""
         del server
         return header

@@ -38,6 +38,7 @@ from zipnet.protocol.slots import SlotState
 
 if TYPE_CHECKING:
     from sim.model.scenario import NodeLinks, Scenario
+    from sim.model.server_body import ServerBody
     from zipnet.protocol.header import SignedHeader
 
 __all__ = ["WALL_MS", "World", "simulate"]
@@ -258,7 +259,7 @@ class World:
             at, event, node, round_number=round_number, value=value, note=note, keep=keep
         )
 
-    def opened(self, server: ModelServer, signed: SignedHeader) -> None:
+    def opened(self, server: ServerBody, signed: SignedHeader) -> None:
         """A server announced a round."""
         number = int(signed.header.round)
         if number not in self._opened:
@@ -271,7 +272,7 @@ class World:
         """Return the numbers of all rounds opened so far."""
         return tuple(self._opened)
 
-    def sealed(self, server: ModelServer, record: VerifiedRecord, size: int) -> None:
+    def sealed(self, server: ServerBody, record: VerifiedRecord, size: int) -> None:
         """A server stored a record."""
         number = int(record.round)
         content = record.record.content
@@ -307,7 +308,7 @@ class World:
                 size = len(effect.payload)
                 self.note("message_recovered", "reader", round_number=number, value=size)
 
-    def aborted(self, server: ModelServer, number: int, why: str) -> None:
+    def aborted(self, server: ServerBody, number: int, why: str) -> None:
         """A server gave a round up."""
         if number not in self._aborted:
             self._aborted[number] = why
