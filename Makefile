@@ -105,6 +105,21 @@ model-tools: ## Install the model checker from Debian, when root
 client-tools: ## Install a browser and a SOCKS5 server for the clients' tests from Debian, when root
 	@ops/install-client-tools.sh
 
+.PHONY: simulate
+SCENARIO ?= paper
+SEED ?= 1
+simulate: $(VENV)/.node ## Run SCENARIO=paper SEED=1 in virtual time; the report goes to out/sim
+	@$(PY) -m sim model --scenario "$(SCENARIO)" --seed "$(SEED)" --report "out/sim/$(SCENARIO)"
+
+.PHONY: lab
+LAB_SEEDS ?= 20
+lab: $(VENV)/.node ## Set every adversary on the protocol LAB_SEEDS=20 times; the report goes to out/sim/lab
+	@$(PY) -m sim lab --all --seeds "$(LAB_SEEDS)" --report out/sim/lab
+
+.PHONY: parquet
+parquet: $(VENV)/.node ## Install pyarrow, so that the simulator writes raw events as Parquet too
+	@$(PY) -m pip install $(LOCKED) -r requirements/sim.txt
+
 .PHONY: images
 images: $(VENV)/.dev ## Build the container image into out/image and check its root filesystem
 	@$(PY) images/build.py --out out/image

@@ -13,6 +13,7 @@ resolve() {
 resolve requirements/build.in --output-file requirements/build.txt
 resolve pyproject.toml --extra node --extra dev --output-file requirements/dev.txt
 resolve pyproject.toml --extra node --constraints requirements/dev.txt --output-file requirements/node.txt
+resolve pyproject.toml --extra node --extra sim --constraints requirements/dev.txt --output-file requirements/sim.txt
 resolve pyproject.toml --constraints requirements/dev.txt --output-file requirements/core.txt
 if grep -nE 'https?://|--(extra-)?index-url|--find-links' requirements/*.txt; then
   echo "error: a lock names an address" >&2
