@@ -41,6 +41,7 @@ from zipnet.attestation.source import open_source
 from zipnet.errors import AdmissionError, ConfigError
 from zipnet.observe.log import get_logger
 from zipnet.protocol.attestation import AttestationMode
+from zipnet.wire.handshake import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,7 +111,10 @@ class PlatformAttestor:
         self._local: Policy | None = None
         self._stamps: dict[Path, tuple[int, int]] = {}
         self._tickets: OrderedDict[bytes, _Ticket] = OrderedDict()
-        self._seen: OrderedDict[PeerId, RollbackMemory] = OrderedDict()
+        # By role, so that no number of clients makes a node's memory be forgotten.
+        self._seen: dict[Role, OrderedDict[PeerId, RollbackMemory]] = {
+            role: OrderedDict() for role in Role
+        }
         self._memo = Memo()
         self._machines = PlatformRegister()
         self._holding: dict[bytes, int] = {}
@@ -201,22 +205,23 @@ class PlatformAttestor:
         Raises:
             AdmissionError: With a code that names what failed.
         """
-        peer = view.identity.peer_id
+        peer, remembered = view.identity.peer_id, self._seen[view.role]
         judgement = judge_evidence(
             data,
             view,
             self._terms,
             now=self.now() if now is None else now,
-            seen=self._seen.get(peer),
+            seen=remembered.get(peer),
             local=self._local,
             memo=self._memo,
             second_opinion=self._config.second_opinion,
         )
         self._hold_machine(view, judgement)
-        self._seen[peer] = self._seen.get(peer, RollbackMemory()).advanced(judgement.verdict)
-        self._seen.move_to_end(peer)
-        while len(self._seen) > _MAX_REMEMBERED:
-            self._seen.popitem(last=False)
+        before = remembered.get(peer, RollbackMemory())
+        remembered[peer] = before.advanced(judgement.verdict)
+        remembered.move_to_end(peer)
+        while len(remembered) > _MAX_REMEMBERED:
+            remembered.popitem(last=False)
         return judgement
 
     def _hold_machine(self, view: EvidenceView, judgement: Judgement) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tdx.emulator.documents import make_bundle
 from tdx.emulator.quotes import TdFields
 from tests.harness.attested import (
     COMMITTEE,
@@ -17,6 +19,7 @@ from tests.harness.attested import (
     Host,
     Machine,
     attestor_of,
+    authority,
     enter,
     group_terms,
     image,
@@ -194,6 +197,32 @@ async def test_tickets_are_kept_and_challenges_are_not(host: Host) -> None:
     clock.offset_s = 401
     assert await attestor.show(view) != first
     assert quoting.quotes == 2
+
+
+async def test_a_peer_may_not_go_back_to_older_collateral_than_it_has_shown(host: Host) -> None:
+    """Others may be a step behind: what one peer has shown says nothing about them."""
+    recipe = authority().recipe()
+    newer = make_bundle(
+        replace(
+            recipe,
+            tcb_info={**recipe.tcb_info, "tcbEvaluationDataNumber": 40},
+            qe_identity={**recipe.qe_identity, "tcbEvaluationDataNumber": 40},
+        )
+    ).to_json()
+    judge = attestor_of(host, group_terms(), machine(SERVER_IMAGE))
+    group, first, second = COMMITTEE.descriptor.group, *COMMITTEE.identities[:2]
+    one = EvidenceView(group, Role.SERVER, first.public)
+    two = EvidenceView(group, Role.SERVER, second.public)
+    today = attestor_of(host, group_terms(), machine(SERVER_IMAGE))
+    ahead = attestor_of(
+        host, group_terms(), machine(SERVER_IMAGE), collateral=host.collateral(newer)
+    )
+    judge.judge(await today.show(one), one)
+    judge.judge(await ahead.show(one), one)
+    with pytest.raises(AdmissionError) as back:
+        judge.judge(await today.show(one), one)
+    assert back.value.code == "tdx_rollback"
+    judge.judge(await today.show(two), two)
 
 
 # --- clients in the registry -------------------------------------------------------------------
