@@ -102,7 +102,7 @@ def test_bonds_are_renewed_while_rounds_go_on_and_a_client_that_lapses_is_retire
             posture = json.loads(network.nodes["s0"].http("/version")[1])
             assert posture["attestation"] == "emulated"
             assert posture["posture"] == "development"
-            assert network.nodes["s0"].events("posture_not_production")
+            assert network.nodes["s0"].events("attestation_not_required")
             with quoting(scene.emulator, tmp_path / "own.sock"):
                 cover = ("publish", "--descriptor", "d.toml", "--cover", "--quiet")
                 for index in range(COVERS):

@@ -28,6 +28,7 @@ __all__ = ["NodeAttestation"]
 
 _CONDITION = "attestation"
 _LOOK_S = 5.0
+_SOURCE_HINT = "see TDX_SOURCE, TDX_COLLATERAL and TDX_EMULATOR in docs/reference/settings.md"
 
 _log = get_logger(__name__)
 
@@ -71,10 +72,10 @@ class NodeAttestation:
         Raises:
             ConfigError: When peers would refuse it; names the check.
         """
-        posture = self._settings.posture
-        if posture != "production":
-            mode = self._settings.descriptor.descriptor.attestation.mode
-            _log.warning("posture_not_production", posture=posture, mode=mode.value)
+        terms = self._settings.descriptor.descriptor.attestation
+        if not terms.is_production:
+            posture = self._settings.posture
+            _log.warning("attestation_not_required", mode=terms.mode.value, posture=posture)
         if self.attestor is None or self._view is None:
             return
         try:
@@ -82,7 +83,7 @@ class NodeAttestation:
         except AdmissionError as error:
             raise ConfigError(
                 f"this node's own evidence would be refused ({error.code}): {error}",
-                hint=error.hint or self._hint,
+                hint=self._hint if error.code.startswith("tdx_") else error.hint or _SOURCE_HINT,
             ) from error
 
     async def watch(self, health: Health, metrics: NodeMetrics) -> None:

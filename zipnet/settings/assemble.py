@@ -160,9 +160,11 @@ class Assembly(Generic[_Input]):
 
     def missing(self, name: str) -> ConfigError:
         """Return the error for a setting the role cannot do without."""
+        # How a machine attests is no business of a command line: only a publisher has flags for it.
+        flag = "" if name.startswith("tdx_") else f"--{name}, "
         return ConfigError(
             f"setting {name.upper()} is required and was not given",
-            hint=f"{fix_of(self._model.model_fields[name])} (--{name}, ZIPNET_{name.upper()})",
+            hint=f"{fix_of(self._model.model_fields[name])} ({flag}ZIPNET_{name.upper()})",
         )
 
     def common(self, *, transport: TransportName) -> CommonParts:
