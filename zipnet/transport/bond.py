@@ -138,18 +138,27 @@ class Bond:
     own: EvidenceView | None
     peer: EvidenceView | None
     judgement: Judgement | None
+    _answering: bool = False
 
     async def answer(self, payload: bytes) -> bytes:
         """Answer the peer's question for fresh evidence.
 
         Raises:
             RemoteProtocolError: When the question is malformed or none was due.
-            AdmissionError: When this machine cannot make evidence now.
+            AdmissionError: When this machine cannot make evidence now, or is making some already:
+                a quote may cost the host a while, and nobody needs two at once.
         """
         asked = decode_handshake(payload, Attest)
         if self.own is None:
             raise RemoteProtocolError("evidence was asked for where none is due")
-        return await self.attestor.show(_challenged(self.own, asked.nonce))
+        view = _challenged(self.own, asked.nonce)
+        if self._answering:
+            raise AdmissionError("evidence is being made already", code="overloaded")
+        self._answering = True
+        try:
+            return await self.attestor.show(view)
+        finally:
+            self._answering = False
 
     async def keep(self, ask: Ask) -> AdmissionError:
         """Keep the peer's evidence fresh; returns why the bond dropped."""

@@ -186,6 +186,23 @@ async def test_a_server_is_asked_with_a_nonce_and_a_client_without(host: Host) -
     assert await bond.answer(encode_handshake(Attest(nonce=None)))
 
 
+async def test_one_question_for_evidence_is_answered_at_a_time(host: Host) -> None:
+    from zipnet.transport.bond import Bond
+    from zipnet.wire.handshake import Attest, encode_handshake
+
+    attestor = attestor_of(host, group_terms(), machine(CLIENT_IMAGE))
+    view = EvidenceView(COMMITTEE.descriptor.group, Role.CLIENT, make_identity("anna").public)
+    bond = Bond(attestor, os.urandom, view, None, None)
+    question = encode_handshake(Attest(nonce=None))
+    answers = await asyncio.gather(
+        *(bond.answer(question) for _ in range(3)), return_exceptions=True
+    )
+    assert sum(isinstance(answer, bytes) for answer in answers) == 1
+    refused = [answer for answer in answers if isinstance(answer, AdmissionError)]
+    assert {error.code for error in refused} == {"overloaded"}
+    assert await bond.answer(question)
+
+
 async def test_tickets_are_kept_and_challenges_are_not(host: Host) -> None:
     clock = Clock()
     quoting = machine(CLIENT_IMAGE)
