@@ -72,10 +72,14 @@ class Finding:
         return next(one for one in self.measures if one.name.startswith(name))
 
 
-def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
+def auc(positive: Sequence[float], negative: Sequence[float], *, folded: bool = True) -> float:
     """Return how well a score tells two samples apart: 0.5 is guessing, 1 is certainty.
 
-    The better direction counts, so that guessing comes out a little above 0.5 in small samples.
+    Args:
+        positive: Scores of one sample.
+        negative: Scores of the other.
+        folded: Let the better direction count, as somebody would who may choose it; guessing then
+            comes out a little above 0.5 in small samples.
     """
     if not positive or not negative:
         return 0.5
@@ -90,4 +94,4 @@ def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
         place = end
     n, m = len(positive), len(negative)
     area = (total - n * (n + 1) / 2) / (n * m)
-    return max(area, 1 - area)
+    return max(area, 1 - area) if folded else area

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
+import ssl
 import tempfile
 import time
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sim.model.costs import Costs
 from zipnet.protocol.identity import Identity, verify_ed25519, verify_hybrid
@@ -22,10 +25,12 @@ from zipnet.protocol.participants import Participants
 from zipnet.protocol.ratchet import pad_key, step
 from zipnet.protocol.secret import Secret
 from zipnet.protocol.slots import Fragment, decode_slot, encode_slot
+from zipnet.transport.certificate import load_into, node_certificate
 
 __all__ = ["calibrate"]
 
 _TRIALS = 15
+_EXCHANGES = 200
 _SIZE = 180_224
 _USE = "envelope"
 
@@ -60,7 +65,48 @@ def calibrate() -> Costs:
         slot_fixed=_slot(header),
         fold_fixed=_time(_fold, 100),
         fsync=_fsync(),
+        **asyncio.run(_messages()),
     )
+
+
+async def _messages() -> dict[str, float]:
+    """Measure messages between two ends of one process: half of each exchange is one end's."""
+    certificate = node_certificate(Ed25519PrivateKey.generate())
+    inside, outside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    load_into(inside, certificate)
+    outside.check_hostname, outside.verify_mode = False, ssl.CERT_NONE
+
+    ended = asyncio.Event()
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                size = int.from_bytes(await reader.readexactly(4), "big")
+                await reader.readexactly(size)
+                writer.write(b"\0")
+                await writer.drain()
+        except asyncio.IncompleteReadError:
+            writer.close()
+            ended.set()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=inside)
+    host, port = server.sockets[0].getsockname()[:2]
+    reader, writer = await asyncio.open_connection(host, port, ssl=outside)
+
+    async def exchange(size: int) -> float:
+        begin = time.perf_counter()
+        writer.write(size.to_bytes(4, "big") + bytes(size))
+        await writer.drain()
+        await reader.readexactly(1)
+        return time.perf_counter() - begin
+
+    small = median([await exchange(64) for _ in range(_EXCHANGES)])
+    large = median([await exchange(_SIZE) for _ in range(_EXCHANGES)])
+    writer.close()
+    await ended.wait()
+    server.close()
+    # An exchange is two messages, each with a sending and a receiving end.
+    return {"message_fixed": small / 4, "message_byte": max(large - small, 0.0) / 2 / _SIZE}
 
 
 def _time(call: Callable[[], object], repeat: int) -> float:

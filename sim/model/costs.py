@@ -39,6 +39,8 @@ class Costs:
         slot_fixed: Writing or reading one slot.
         fold_fixed: What an aggregator does about an envelope besides signature, digest and XOR.
         fsync: Making something durable.
+        message_fixed: Sending or receiving one message over TLS from asyncio, one end.
+        message_byte: One byte of it.
     """
 
     measured_on: str
@@ -57,6 +59,8 @@ class Costs:
     slot_fixed: float
     fold_fixed: float
     fsync: float
+    message_fixed: float
+    message_byte: float
 
     def pads(self, count: int, body_bytes: int) -> float:
         """Return the cost of that many pads over a vector."""

@@ -7,8 +7,9 @@ Rules:
 2. Messages of one pair arrive in order, as on a stream. A lost packet costs time, never the bytes,
    as with QUIC and TCP.
 3. Draws of a pair come from a generator of its own, so that what one pair does changes no other.
-4. What was sent to or by a node that is down or cut off is lost.
-5. A processor does one thing after another; its time is virtual.
+4. Both ends spend time of their core on every message before it leaves and when it is there.
+5. What was sent to or by a node that is down or cut off is lost.
+6. A processor does one thing after another; its time is virtual.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Port:
     down_free: float = 0.0
     sent: int = 0
     received: int = 0
+    core_free: float = 0.0
     online: bool = True
     cut: bool = False
     life: int = 0
@@ -77,12 +79,16 @@ class Fabric:
         jitter: Bound of the jitter, in seconds.
         loss: Probability that a message needs a retransmission.
         retransmit: What that costs, in seconds.
+        message_fixed: What one message costs either end's core, in seconds.
+        message_byte: What one byte of it costs.
     """
 
     seed: int
     jitter: float = 0.0
     loss: float = 0.0
     retransmit: float = 0.2
+    message_fixed: float = 0.0
+    message_byte: float = 0.0
     watchers: list[Callable[[Packet], None]] = field(default_factory=list)
     kinds: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     _pairs: dict[tuple[str, str], _Pair] = field(default_factory=dict)
@@ -99,7 +105,7 @@ class Fabric:
         source.sent += wire
         self.kinds[kind] += wire
         pair = self._pair(source, target)
-        begin = max(now, source.up_free)
+        begin = max(self._handle(source, now, size), source.up_free)
         source.up_free = begin + wire / source.up
         delay = source.latency + target.latency + pair.rng.random() * self.jitter
         if self.loss and pair.rng.random() < self.loss:
@@ -116,7 +122,7 @@ class Fabric:
             done = max(done, pair.last)
             target.down_free = start + wire / target.down
             pair.last = done
-            loop.call_at(done, land)
+            loop.call_at(self._handle(target, done, size), land)
 
         def land() -> None:
             if target.reachable and lives == (source.life, target.life):
@@ -126,6 +132,11 @@ class Fabric:
 
         source_done = source.up_free + delay
         loop.call_at(first, arrive)
+
+    def _handle(self, port: Port, at: float, size: int) -> float:
+        """Take a node's core for one message and return when that is done."""
+        port.core_free = max(at, port.core_free) + self.message_fixed + size * self.message_byte
+        return port.core_free
 
     def _pair(self, source: Port, target: Port) -> _Pair:
         key = source.name, target.name

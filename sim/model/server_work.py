@@ -55,6 +55,8 @@ __all__ = ["ServerWork"]
 _TICK_S = 0.05
 _FETCH_S = 3.0
 _ASK = 64
+_SYNCS = 2
+"""A blob syncs its file and its folder; custody the new state, then the zeros over the old one."""
 
 
 class ServerWork(ServerBody):
@@ -70,7 +72,7 @@ class ServerWork(ServerBody):
                 self.begin(self._propose(OpenRound(sign_header(header, self.identity))))
             case KeepAggregate():
                 self.kept[effect.aggregate] = self.blobs[effect.aggregate]
-                await asyncio.sleep(world.costs.fsync)
+                await asyncio.sleep(_SYNCS * world.costs.fsync)
             case PersistRelease():
                 self.releases.append(effect.released)
                 world.hooks.released(self.index, effect.released)
@@ -94,7 +96,8 @@ class ServerWork(ServerBody):
             case StepChains():
                 self.custody.step_past(effect.round)
                 self.withheld.clear()
-                work = world.costs.chain_step * self.custody.chain_count + world.costs.fsync
+                work = world.costs.chain_step * self.custody.chain_count
+                work += _SYNCS * world.costs.fsync
                 await self.keys.work(work)
             case AdmitClient():
                 self._admit(effect)

@@ -87,7 +87,14 @@ class World:
         self.rng = random.Random(f"{seed}/world")
         self.group = Group(scenario, seed)
         links = scenario.links
-        self.fabric = Fabric(seed, links.jitter_ms / 1e3, links.loss, links.retransmit_ms / 1e3)
+        self.fabric = Fabric(
+            seed,
+            links.jitter_ms / 1e3,
+            links.loss,
+            links.retransmit_ms / 1e3,
+            self.costs.message_fixed,
+            self.costs.message_byte,
+        )
         self.fabric.watchers.append(self.hooks.packet)
         self.trace = Trace()
         self.registrations: dict[Digest, tuple[str, int]] = {}
