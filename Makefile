@@ -87,7 +87,7 @@ ops-check: $(VENV)/.dev ## Check units, alert rules and runbooks: fails where a 
 
 .PHONY: ops-tools
 ops-tools: ## Install promtool, systemd-analyze and the image tools from Debian, when root
-	@ops/install-tools.sh
+	@ops/install-tools.sh ops
 
 .PHONY: observer
 observer: $(VENV)/.dev ## Watch one client's packets for 2,400 rounds; plots go to out/observer
@@ -99,11 +99,11 @@ model: $(VENV)/.dev model-tools ## Check the models: states explored, promises, 
 
 .PHONY: model-tools
 model-tools: ## Install the model checker from Debian, when root
-	@ops/install-model-tools.sh
+	@ops/install-tools.sh model
 
 .PHONY: client-tools
 client-tools: ## Install a browser and a SOCKS5 server for the clients' tests from Debian, when root
-	@ops/install-client-tools.sh
+	@ops/install-tools.sh client
 
 .PHONY: simulate
 SCENARIO ?= paper
