@@ -56,6 +56,11 @@ class CommitteeMesh:
         for lane in self._lanes.values():
             lane.put(kind, payload)
 
+    @property
+    def members(self) -> tuple[ServerIndex, ...]:
+        """The other members, in order."""
+        return tuple(self._lanes)
+
     def connected(self) -> frozenset[int]:
         """Return the members whose link is up now."""
         return frozenset(s for s, lane in self._lanes.items() if lane.link.session is not None)

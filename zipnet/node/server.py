@@ -30,6 +30,7 @@ from zipnet.node.attestation import NodeAttestation
 from zipnet.node.audit import AuditTrail
 from zipnet.node.build import build_commit, build_version
 from zipnet.node.client_evidence import ClientEvidenceKeeper
+from zipnet.node.clock_watch import ClockWatch
 from zipnet.node.engine import open_engine
 from zipnet.node.feed import Feed
 from zipnet.node.http import serve_http
@@ -229,6 +230,7 @@ class _Server:
         self.health = Health(_CONDITIONS, self.metrics)
         self.mesh = CommitteeMesh(self._links())
         self.consensus, self.seating = open_engine(settings, state, self.mesh)
+        self._clocks = ClockWatch(self.mesh, self._clock.wall, self.health, self.metrics)
         self._build(settings, state)
 
     def _build(self, settings: ServerSettings, state: ServerState) -> None:
@@ -379,6 +381,7 @@ class _Server:
                 group.create_task(self._attestation.watch(self.health, self.metrics)),
                 group.create_task(self._watch_clients()),
                 group.create_task(self.audit.run()),
+                group.create_task(self._clocks.run(self.mesh.members)),
             ]
             await stop.wait()
             for task in tasks:

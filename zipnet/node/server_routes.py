@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,10 @@ from zipnet.wire.messages import (
     MAX_CHANGES_PER_PAGE,
     Accepted,
     Blob,
+    Clock,
     Crowd,
     GetBlob,
+    GetClock,
     GetCrowd,
     GetKemEvidence,
     GetKemKeys,
@@ -87,6 +90,7 @@ class ServerRoutes:
             Kind.GET_CROWD: (_ALL, self._get_crowd),
             Kind.GET_KEM_KEYS: (_CLIENTS, self._get_kem_keys),
             Kind.REGISTER: (_CLIENTS, self._register),
+            Kind.GET_CLOCK: (_SERVERS, self._get_clock),
             Kind.GET_KEM_EVIDENCE: (_SERVERS, self._get_kem_evidence),
             Kind.GET_REGISTRY: (_NODES, self._get_registry),
             Kind.SUBMIT_AGGREGATE: (frozenset({Role.AGGREGATOR}), self._submit_aggregate),
@@ -140,6 +144,10 @@ class ServerRoutes:
         decode(payload, GetCrowd)
         registry = self._parts.machine.state.registry
         return Crowd(registered=registry.active_count, version=registry.version)
+
+    async def _get_clock(self, _session: Session, payload: bytes) -> Message:
+        decode(payload, GetClock)
+        return Clock(wall_ms=time.time_ns() // 1_000_000)
 
     async def _get_registry(self, _session: Session, payload: bytes) -> Message:
         request = decode(payload, GetRegistry)

@@ -217,9 +217,18 @@ class NodeMetrics:
             "zipnet_collateral_expiry_timestamp_seconds",
             "When this machine's TDX collateral lapses; 0 where it has none.",
         )
+        self._clock_skew = self._gauge_with(
+            "zipnet_clock_skew_seconds",
+            "How far ahead another server's clock is, by its index.",
+            ("server",),
+        )
         self.tls_handshake_failures = self._counter(
             "zipnet_tls_handshake_failures_total", "Transport handshakes that failed."
         )
+
+    def clock_skew(self, server: int, seconds: float) -> None:
+        """Show how far ahead a server's clock is."""
+        self._clock_skew.labels(*self._where, str(server)).set(seconds)
 
     def _bind(self, metric: _Metric) -> _Metric:
         return metric.labels(*self._where)

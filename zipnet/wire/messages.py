@@ -26,8 +26,10 @@ from zipnet.wire.handshake import MAX_EVIDENCE_BYTES
 __all__ = [
     "Accepted",
     "Blob",
+    "Clock",
     "Crowd",
     "GetBlob",
+    "GetClock",
     "GetCrowd",
     "GetKemEvidence",
     "GetKemKeys",
@@ -85,6 +87,7 @@ class Kind(IntEnum):
     GET_CROWD = 29
     GET_KEM_EVIDENCE = 30
     SEAT = 31
+    GET_CLOCK = 32
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -235,6 +238,16 @@ class SubmitAggregate(Message, frozen=True, kw_only=True):
     aggregate: Bulk
 
 
+class GetClock(Message, frozen=True, kw_only=True):
+    """Ask another server what time it has."""
+
+
+class Clock(Message, frozen=True, kw_only=True):
+    """A server's wall clock, milliseconds since 1970."""
+
+    wall_ms: Number
+
+
 class Accepted(Message, frozen=True, kw_only=True):
     """The submission was taken."""
 
@@ -306,6 +319,8 @@ _DECODERS: dict[type[Message], msgspec.msgpack.Decoder[Message]] = {
         RegistryPage,
         SubmitEnvelope,
         SubmitAggregate,
+        GetClock,
+        Clock,
         Accepted,
         PutBlob,
         GetBlob,

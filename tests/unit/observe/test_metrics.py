@@ -36,6 +36,7 @@ EXPECTED = {
     "zipnet_envelopes_accepted": PLAIN,
     "zipnet_rejected": REASON,
     "zipnet_collateral_expiry_timestamp_seconds": PLAIN,
+    "zipnet_clock_skew_seconds": PLAIN | {"server"},
     "zipnet_tls_handshake_failures": PLAIN,
     "zipnet_safe_mode": REASON,
     "zipnet_slots_void": PLAIN,
@@ -53,6 +54,7 @@ def _metrics() -> NodeMetrics:
     metrics.rounds_aborted.inc("deadline")
     metrics.partials_refused.inc("too_few")
     metrics.rejected.inc("quota")
+    metrics.clock_skew(1, 0.5)
     metrics.round_duration.observe(0.3)
     return metrics
 

@@ -29,6 +29,8 @@ MESSAGES: dict[str, m.Message] = {
         round=1, header_hash=bytes(32), sender=2, body=b"b" * MIB, signature=bytes(64)
     ),
     "submit aggregate": m.SubmitAggregate(aggregate=b"a"),
+    "get clock": m.GetClock(),
+    "clock": m.Clock(wall_ms=1_900_000_000_000),
     "accepted": m.Accepted(),
     "put blob": m.PutBlob(blob=b"b"),
     "get blob": m.GetBlob(digest=bytes(32)),
