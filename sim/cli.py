@@ -13,7 +13,7 @@ from sim.model.costs import load_costs, write_costs
 from sim.model.world import simulate
 from sim.report.compare import compare_reports
 from sim.report.page import write_report
-from sim.report.text import outcome_lines
+from sim.report.text import outcome_lines, table_lines
 from sim.scenarios import load_scenario, scenario_names
 from zipnet.errors import ZipnetError
 
@@ -57,6 +57,8 @@ def model(
         if report is not None:
             folder = report if len(names) == 1 else report / name
             write_report(outcome, folder, sweep=loaded if sweep else None)
+    if len(found) > 1:
+        typer.echo("\n".join(table_lines(found)))
     if any(not outcome.rounds for outcome in found):
         raise typer.Exit(1)
 

@@ -96,6 +96,10 @@ class Outcome:
         """From opening to record, of each sealed round."""
         return [one.sealed - one.opened for one in self.rounds]
 
+    def of(self, event: str) -> list[Row]:
+        """Return the kept rows of one kind."""
+        return [row for row in self.rows if row.event == event]
+
     def figures(self) -> dict[str, float]:
         """Return the figures that are compared between runs."""
         durations = self.round_seconds

@@ -71,7 +71,3 @@ class Trace:
     def digest(self) -> str:
         """Return the digest over all events so far, as 64 hexadecimal digits."""
         return str(self._hasher.hexdigest())
-
-    def of(self, event: str) -> list[Row]:
-        """Return the kept rows of one kind."""
-        return [row for row in self.rows if row.event == event]

@@ -74,7 +74,7 @@ def draw(plot: Plot) -> str:
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>',
         f'<text x="{_LEFT}" y="18" font-size="13" font-weight="bold">{escape(plot.title)}</text>',
         *frame.axes(),
-        *(part for mark in plot.marks for part in frame.mark(mark)),
+        *(part for n, mark in enumerate(plot.marks) for part in frame.mark(n, mark)),
     ]
     for number, series in enumerate(plot.series):
         parts += frame.bars(number, series) if plot.kind == "bar" else frame.line(number, series)
@@ -168,7 +168,7 @@ class _Frame:
             )
         return [*parts, self._legend(number, series.label)]
 
-    def mark(self, mark: Mark) -> list[str]:
+    def mark(self, number: int, mark: Mark) -> list[str]:
         left, bottom = self._at(mark.at, self._y0)
         right, top = self._at(mark.until, self._y1)
         return [
@@ -177,7 +177,7 @@ class _Frame:
                 f'height="{bottom - top:.1f}" fill="#b3541e" fill-opacity="0.18"/>'
             ),
             (
-                f'<text x="{left + 2:.1f}" y="{top + 10:.1f}" font-size="9">'
+                f'<text x="{left + 2:.1f}" y="{top + 10 + 11 * (number % 8):.1f}" font-size="9">'
                 f"{escape(mark.label)}</text>"
             ),
         ]

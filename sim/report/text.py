@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from sim.lab.finding import Finding
     from sim.model.outcome import Outcome
 
-__all__ = ["lab_lines", "outcome_lines"]
+__all__ = ["lab_lines", "outcome_lines", "table_lines"]
 
 
 def outcome_lines(outcome: Outcome) -> list[str]:
@@ -28,6 +28,18 @@ def outcome_lines(outcome: Outcome) -> list[str]:
         lines.append(f"  end to end, recovered    {ours}")
         lines += [f"  published: {label}: {value}" for label, value in outcome.published.items()]
     lines += [f"  assumed: {text}" for text in outcome.assumptions]
+    return lines
+
+
+def table_lines(outcomes: list[Outcome]) -> list[str]:
+    """Return one line for each run, beside the first figure somebody else published."""
+    lines = [f"{'scenario':24} {'end to end':>11} {'capacity':>11}  published"]
+    for outcome in outcomes:
+        figures = outcome.figures()
+        rate = figures.get("capacity_mb_per_s", figures["recovered_kb_per_s"] / 1000)
+        other = next((f"{k}: {v}" for k, v in outcome.published.items()), "-")
+        seconds = figures["round_median_s"]
+        lines.append(f"{outcome.scenario:24} {seconds:9.2f} s {rate:6.2f} MB/s  {other}")
     return lines
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sim.model.scenario import Load, Scenario, parse_scenario
+from sim.model.scenario import Fault, Load, Scenario, parse_scenario
 from sim.model.world import simulate
 from sim.report.compare import compare_reports
 from sim.report.page import write_report
@@ -72,6 +72,17 @@ def test_rounds_go_on_without_a_crashed_leader_and_with_it_again() -> None:
     stored = {(r.node, r.round) for r in outcome.rows if r.event == "record_stored"}
     assert all((crash.node, r.number) in stored for r in outcome.rounds[:-1]), "it caught up"
     assert outcome.recovered == len(outcome.latencies) > 20
+
+
+@pytest.mark.parametrize("kind", ["partition", "slow"])
+def test_a_server_that_is_cut_off_or_slow_is_left_out_or_waited_for(kind: str) -> None:
+    fault = Fault(at_s=3.0, kind=kind, server=1, for_s=3.0)  # type: ignore[arg-type]
+    scenario = replace(load_scenario("quickstart"), max_absent=1, rounds=7, faults=(fault,))
+    outcome = simulate(scenario, 6)
+    assert outcome.recovered == outcome.queued
+    assert outcome.counted["fault_began"] == outcome.counted["fault_ended"] == 1
+    stored = {row.round for row in outcome.of("record_stored") if row.node == "server-1"}
+    assert {r.number for r in outcome.rounds} <= stored | {outcome.rounds[-1].number}
 
 
 def test_clients_that_come_and_go_take_part_again() -> None:
