@@ -96,7 +96,10 @@ def lab(
     mutant: Annotated[str | None, typer.Option(help="Break the protocol: tests only.")] = None,
     report: _Report = None,
 ) -> None:
-    """Set adversaries on the protocol and print what each of them learned."""
+    """Set adversaries on the protocol and print what each learned.
+
+    Exits with 1 where a promise is broken.
+    """
     from sim.lab.bench import ADVERSARIES, run_lab  # noqa: PLC0415 - the other verbs need none of it
     from sim.report.text import lab_lines  # noqa: PLC0415
 
@@ -107,6 +110,8 @@ def lab(
         from sim.report.page import write_lab_report  # noqa: PLC0415
 
         write_lab_report(findings, report)
+    if not all(finding.holds for finding in findings):
+        raise typer.Exit(1)
 
 
 @app.command()

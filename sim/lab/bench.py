@@ -124,14 +124,19 @@ def _differencing(seeds: int, mutant: str | None) -> Finding:
     asked = _measure("second partials asked for", [float(s.asked) for s in spies])
     given = _measure("second partials given", [float(s.given) for s in spies])
     holds = found.holds and not any(given.samples) and all(asked.samples)
-    return replace(found, holds=holds, measures=(*found.measures, asked, given))
+    text = found.text if holds else "guards released twice"
+    return replace(found, holds=holds, text=text, measures=(*found.measures, asked, given))
 
 
 def _equivocation(seeds: int, mutant: str | None) -> Finding:
     spies = [EquivocatingLeader(mutant) for _ in range(seeds)]
     found = _nothing("header-equivocation", spies, _SMALL, "two headers make two sets of pads")
     split = _measure("envelopes under a second header", [float(s.split_off) for s in spies])
-    return replace(found, measures=(*found.measures, split))
+    asked = _measure("second headers' partials asked for", [float(s.asked) for s in spies])
+    given = _measure("second headers' partials given", [float(s.given) for s in spies])
+    holds = found.holds and not any(given.samples) and all(asked.samples)
+    text = found.text if holds else "guards released for two headers"
+    return replace(found, holds=holds, text=text, measures=(*found.measures, split, asked, given))
 
 
 def _subset(seeds: int, mutant: str | None) -> Finding:

@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sim.lab.relays import SplittingAggregator
-from sim.lab.spy import Spy
-from zipnet.machines.guard import Released, ReleaseRequest
-from zipnet.protocol.aggregate import Partial, decode_partial
+from sim.lab.spy import Spy, xor
+from zipnet.machines.guard import RefusedRelease, ReleaseRequest
+from zipnet.protocol.aggregate import Aggregate, Partial
 from zipnet.protocol.command import ChooseAggregate
 from zipnet.protocol.header import sign_header
+from zipnet.protocol.ids import RegistryIndex
+from zipnet.protocol.participants import Participants
 
 if TYPE_CHECKING:
     from sim.model.server_body import ServerBody
@@ -53,11 +55,32 @@ class SubsetLeader(Spy):
         return sum(len(b) for (_, h), b in self.envelopes.items() if h in self._bad_hashes)
 
 
+def _ask_guard(spy: Spy, server: ServerIndex, header: RoundHeader, digest: Digest) -> bool:
+    """Ask a server's guard for a partial, as a forked log would; True where it gives one."""
+    assert spy.world is not None
+    target, group = spy.world.servers[server], spy.world.group
+    machine = target.machine
+    if machine is None:
+        return False
+    participants, _ = spy.aggregates[digest]
+    request = ReleaseRequest(header, header.round, header.hash, participants)
+    decision = machine._guard.decide(request, admitted=machine.is_admitted)  # noqa: SLF001 - the shipped guard itself is asked
+    if isinstance(decision, RefusedRelease):
+        return False
+    body = bytes(target.custody.unblind(header, participants, group.params, group.engine))
+    spy.keep_partial(Partial(header.round, header.hash, server, digest, body).encode())
+    return True
+
+
 class EquivocatingLeader(Spy):
-    """Signs two headers for each round and has aggregators show every other client the second."""
+    """Signs two headers for each round and has aggregators show every other client the second.
+
+    Once a server has released for the first, its guard is asked for the second as well.
+    """
 
     def __init__(self, mutant: str | None = None) -> None:
         super().__init__(mutant)
+        self.asked = self.given = 0
         self._second: dict[int, SignedHeader] = {}
 
     def relay(self, node: str, signed: SignedHeader, target: str) -> list[SignedHeader]:
@@ -73,6 +96,22 @@ class EquivocatingLeader(Spy):
             identity = self.world.group.servers[header.opener]
             self._second[int(header.round)] = sign_header(other, identity)
         return [self._second[int(header.round)]]
+
+    def partial(self, server: ServerIndex, round_number: int, blob: bytes) -> None:
+        """Ask for the second header's pads the moment the first header's leave."""
+        super().partial(server, round_number, blob)
+        assert self.world is not None
+        second = self._second.get(round_number)
+        if second is None:
+            return
+        header = second.header
+        bodies = {s: b[0] for s, b in self.envelopes[round_number, header.hash].items()}
+        if len(bodies) < self.world.group.params.min_participants:
+            return
+        members = Participants(RegistryIndex(sender) for sender in bodies)
+        whole = Aggregate(header.round, header.hash, members, xor(*bodies.values()))
+        self.asked += 1
+        self.given += _ask_guard(self, server, header, self.keep_aggregate(whole.encode()))
 
     @property
     def split_off(self) -> int:
@@ -111,27 +150,16 @@ class DifferencingLeader(SplittingAggregator):
         for server in self.world.servers:
             if server.consensus is not None and server.consensus.leader() == server.index:
                 # After the honest choice, which the leader makes when the aggregate arrives.
-                server.propose_later(command, delay_s=0.1)
+                server.propose_later(command, delay_s=0.03)
 
     def partial(self, server: ServerIndex, round_number: int, blob: bytes) -> None:
         """Ask for a second partial the moment the first one leaves."""
         super().partial(server, round_number, blob)
         assert self.world is not None
         target = self.world.servers[server]
-        _, first = decode_partial(blob, self.world.group.params)
         less = self._less.get(round_number)
         machine = target.machine
         if less is None or machine is None or machine.state.header is None:
             return
-        digest = self.keep_aggregate(less)
-        participants, _ = self.aggregates[digest]
-        header = machine.state.header
-        request = ReleaseRequest(header, header.round, header.hash, participants)
-        decision = machine._guard.decide(request, admitted=machine.is_admitted)  # noqa: SLF001 - the shipped guard itself is asked
         self.asked += 1
-        if isinstance(decision, Released):
-            group = self.world.group
-            body = target.custody.unblind(header, participants, group.params, group.engine)
-            second = Partial(first.round, first.header_hash, server, digest, bytes(body))
-            self.keep_partial(second.encode())
-            self.given += 1
+        self.given += _ask_guard(self, server, machine.state.header, self.keep_aggregate(less))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sim.lab.spy import Spy
+from sim.lab.spy import Spy, xor
 from zipnet.protocol.aggregate import Aggregate, decode_aggregate
 from zipnet.protocol.ids import ServerIndex
 from zipnet.protocol.participants import Participants
@@ -61,10 +61,9 @@ class SplittingAggregator(Spy):
         left_out = members.pop(place) if members else None
         if left_out is None or int(left_out) not in bodies:
             return blob
-        body = int.from_bytes(whole.body, "big") ^ int.from_bytes(bodies[int(left_out)][0], "big")
-        size = len(whole.body)
+        body = xor(whole.body, bodies[int(left_out)][0])
         rest = Participants(members)
-        return Aggregate(whole.round, whole.header_hash, rest, body.to_bytes(size, "big")).encode()
+        return Aggregate(whole.round, whole.header_hash, rest, body).encode()
 
 
 class ReplayingAggregator(Spy):
@@ -106,9 +105,5 @@ class ReplayingAggregator(Spy):
         """Return an aggregate with one client's envelope taken from the round before."""
         client = next(int(i) for i in whole.participants if int(i) in self._bodies)
         self.replayed += 1
-        parts = (whole.body, now[client], self._bodies[client])
-        total = 0
-        for part in parts:
-            total ^= int.from_bytes(part, "big")
-        body = total.to_bytes(len(whole.body), "big")
+        body = xor(whole.body, now[client], self._bodies[client])
         return Aggregate(whole.round, whole.header_hash, whole.participants, body).encode()

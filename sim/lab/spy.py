@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from zipnet.protocol.participants import Participants
     from zipnet.protocol.record import VerifiedRecord
 
-__all__ = ["Exposure", "Spy"]
+__all__ = ["Exposure", "Spy", "xor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +137,15 @@ class Spy(Hooks):
                 continue
             if set(partials) >= {int(s) for s in header.roster} and digest in self.aggregates:
                 participants, body = self.aggregates[digest]
-                clear = _xor(body, *(partials[int(server)] for server in header.roster))
+                clear = xor(body, *(partials[int(server)] for server in header.roster))
                 whole.append((frozenset(map(int, participants)), clear))
         yield from whole
         for (one, clear), (other, known) in combinations(whole, 2):
             if one != other:
-                yield one ^ other, _xor(clear, known)
+                yield one ^ other, xor(clear, known)
         for sender, bodies in self.envelopes.get((int(header.round), header.hash), {}).items():
             for body, again in combinations(bodies, 2):
-                yield frozenset((sender,)), _xor(body, again)
+                yield frozenset((sender,)), xor(body, again)
 
     def participants_of(self, record: VerifiedRecord) -> frozenset[int]:
         """Return who took part in a record's round, as every aggregator and server knows."""
@@ -188,7 +188,8 @@ class Spy(Hooks):
         return None
 
 
-def _xor(*parts: bytes) -> bytes:
+def xor(*parts: bytes) -> bytes:
+    """Return the XOR of vectors of one length."""
     total = 0
     for part in parts:
         total ^= int.from_bytes(part, "big")

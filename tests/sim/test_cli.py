@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,21 @@ def test_the_laboratory_prints_its_table(tmp_path: Path) -> None:
     assert "as promised: posterior = prior" in done.stdout
     (found,) = json.loads((tmp_path / "summary.json").read_text())
     assert found["adversary"] == "replay"
+
+
+def test_a_broken_promise_is_exit_1() -> None:
+    done = program(
+        "lab", "--adversary", "differencing", "--seeds", "1", "--mutant", "release-twice"
+    )
+    assert done.returncode == 1
+    assert "PROMISE BROKEN: guards released twice" in done.stdout
+
+
+def test_the_program_is_installed_under_its_name() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["scripts"]["zipnet-sim"] == "sim.cli:main"
+    for words in (("--help",), ("model", "--help"), ("lab", "--help"), ("scenarios",)):
+        assert program(*words).returncode == 0
 
 
 def test_costs_survive_being_written(tmp_path: Path) -> None:

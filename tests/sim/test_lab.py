@@ -42,7 +42,10 @@ def test_the_attacks_that_fail_were_made() -> None:
     differencing = run("differencing")
     assert differencing.measure("second partials asked for").mean > 10
     assert differencing.measure("second partials given").mean == 0
-    assert run("header-equivocation").measure("envelopes under a second header").mean > 10
+    equivocation = run("header-equivocation")
+    assert equivocation.measure("envelopes under a second header").mean > 10
+    assert equivocation.measure("second headers' partials asked for").mean > 10
+    assert equivocation.measure("second headers' partials given").mean == 0
     subset = run("subset-roster")
     assert subset.measure("rounds proposed with a small roster").mean == 3
     assert subset.measure("refusals by honest parties").mean > 0
