@@ -36,7 +36,10 @@ def load_descriptor(
         with Path(path).open("rb") as file:
             data = file.read(MAX_DESCRIPTOR_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"cannot read descriptor {path}: {error.strerror}") from error
+        raise ConfigError(
+            f"cannot read descriptor {path}: {error.strerror}",
+            hint="give the path of the descriptor file the operator published",
+        ) from error
     expected = None if operator is None else parse_peer_id(operator)
     return trust_descriptor(
         parse_descriptor(data), now=at or datetime.now(UTC), expected_operator=expected

@@ -32,7 +32,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from zipnet.errors import ConfigError
+from zipnet.errors import ConfigError, DuplicateIdentityError, StorageError
 from zipnet.protocol.ids import keyed
 from zipnet.storage.journal import FileJournal
 
@@ -103,7 +103,19 @@ class Outbox:
         self._known_since = 0
         self._next = 0
         self._pending: dict[int, Stored] = {}
-        self._journal = FileJournal(self._path, identity=self._identity)
+        try:
+            self._journal = FileJournal(self._path, identity=self._identity)
+        except DuplicateIdentityError as error:
+            raise DuplicateIdentityError(
+                f"the outbox {self._path} is in use by another process",
+                hint="give each process an outbox of its own",
+            ) from error
+        except ConfigError as error:
+            raise self._another_secret() from error
+        except StorageError as error:
+            raise StorageError(
+                str(error), hint="give the outbox a file in a folder that this user can write to"
+            ) from error
         try:
             self._load()
             self._rewrite()
@@ -194,10 +206,13 @@ class Outbox:
             clear = self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None)
             return _ENTRY.decode(clear)
         except (InvalidTag, ValueError, msgspec.DecodeError) as error:
-            raise ConfigError(
-                f"the outbox {self._path} cannot be opened with this secret",
-                hint="give the secret it was made with",
-            ) from error
+            raise self._another_secret() from error
+
+    def _another_secret(self) -> ConfigError:
+        return ConfigError(
+            f"the outbox {self._path} cannot be opened with this secret",
+            hint="give the secret it was made with",
+        )
 
 
 def _puts(stored: Stored) -> Iterator[_Put]:

@@ -46,7 +46,7 @@ from zipnet.protocol.identity import Identity
 from zipnet.protocol.ids import RoundNumber
 from zipnet.protocol.pads import PadEngine
 from zipnet.protocol.secret import Secret
-from zipnet.protocol.slots import SALT_BYTES, fragment_message
+from zipnet.protocol.slots import SALT_BYTES, fragment_message, max_message_bytes
 from zipnet.sdk.attestation import ClientAttestation, open_client_attestor
 from zipnet.sdk.driver import Draft, PublisherDriver
 from zipnet.sdk.links import Dialer, Trouble, client_transport, silence_s
@@ -107,6 +107,16 @@ class PublisherConditions:
 
 class Publisher:
     """A client of one instance, from registration to receipts.
+
+    Example::
+
+        descriptor = zipnet.load_descriptor("acme.toml", operator="zp1…")
+        async with zipnet.Publisher(descriptor, linger_rounds=3) as publisher:
+            receipt = await publisher.publish(b"hello", timeout=60)
+            print(receipt.round, receipt.slots, receipt.participants)
+
+    From entering to leaving the block it takes part in rounds, with a message or with cover. Every
+    ``publish`` ends in a receipt or in ``NotSent``, ``Unknown`` or ``Refused``.
 
     Args:
         descriptor: The instance, verified.
@@ -393,7 +403,12 @@ class Publisher:
 
     def _draft(self, data: bytes, salt: bytes | None) -> Draft:
         chosen = secrets.token_bytes(SALT_BYTES) if salt is None else salt
-        fragments = fragment_message(data, self._descriptor.params, lambda _size: chosen)
+        try:
+            fragments = fragment_message(data, self._descriptor.params, lambda _size: chosen)
+        except LocalProtocolError as error:
+            most = max_message_bytes(self._descriptor.params)
+            hint = f"publish 1 to {most} bytes, with a salt of {SALT_BYTES} bytes or none"
+            raise LocalProtocolError(str(error), hint=hint) from error
         return Draft(data, chosen, tuple(fragments))
 
     def _ended_with(self, draft: Draft) -> PublishError:
