@@ -76,6 +76,15 @@ faults: $(VENV)/.dev ## Fail disks, servers and aggregators of real networks one
 	@ZIPNET_LONG_FAULTS=1 $(PY) -m pytest -q -rA -p no:randomly tests/e2e/test_safe_mode.py tests/e2e/test_amnesia.py \
 	  tests/e2e/test_absent_server.py tests/e2e/test_failover.py
 
+# First seed, how many from there on, and how long each.
+SEED ?= 0
+chaos: SEEDS = 1
+MINUTES ?= 2
+
+.PHONY: chaos
+chaos: $(VENV)/.dev ## Throw faults drawn from SEED=0 at real processes for MINUTES=2, SEEDS=1 of them, and check what must hold
+	@$(PY) -W ignore -m tests.chaos.run --seed $(SEED) --seeds $(SEEDS) --minutes $(MINUTES)
+
 .PHONY: etcd
 etcd: ## Unpack Debian's etcd-server into .venv/etcd, by name and without root; its tests run from then on
 	@ops/fetch-etcd.sh "$(VENV)/etcd"

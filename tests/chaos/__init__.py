@@ -1,0 +1,1 @@
+"""Faults drawn from a seed, thrown at real processes; what must hold is checked from outside."""
