@@ -10,7 +10,6 @@ import pytest
 from tests.chaos.check import require_exactly_once
 from tests.chaos.run import run_seed
 from tests.chaos.schedule import draw_schedule
-from tests.harness.long_runs import long_fault
 
 SEED = 4
 SECONDS = 20.0
@@ -32,7 +31,6 @@ def test_a_lost_a_doubled_and_a_strange_message_are_told(read: list[bytes], comp
         require_exactly_once(Counter(read), [b"a", b"b"], [b"a", b"b"])
 
 
-@long_fault
 @pytest.mark.timeout(300)
 @pytest.mark.requirement("A12")
 async def test_nothing_acknowledged_is_lost_under_faults_of_a_seed(tmp_path: Path) -> None:
