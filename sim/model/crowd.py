@@ -70,7 +70,7 @@ class CrowdMember:
         roster, size = len(signed.header.roster), world.scenario.wire_body_bytes
         work = costs.ed25519_verify + costs.seal(roster, size, world.scenario.reservations, roster)
         drawn = derive("sim-jitter", signed.header.hash, self.index.to_bytes(8, "big"))
-        jitter = int.from_bytes(drawn[:8], "big") / 2**64 * world.scenario.client_jitter_s
+        jitter = int.from_bytes(drawn[:8], "big") / 2**64 * world.scenario.jitter_s
         loop = asyncio.get_running_loop()
         loop.call_at(loop.time() + max(work, jitter), self._send, signed)
 

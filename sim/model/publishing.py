@@ -130,7 +130,7 @@ class ModelClient:
         self.identity = identity
         self.processor = Processor()
         policy = PublisherPolicy(
-            cover=Cover(), reservations=scenario.reservations, jitter_s=scenario.client_jitter_s
+            cover=Cover(), reservations=scenario.reservations, jitter_s=scenario.jitter_s
         )
         kind = world.hooks.publisher_type or ModelPublisher
         self.machine = kind(world.group, name, identity, policy=policy)

@@ -27,6 +27,8 @@ __all__ = [
     "parse_scenario",
 ]
 
+_JITTER_SHARE = 0.25
+
 
 @dataclass(frozen=True, slots=True)
 class NodeLinks:
@@ -161,7 +163,8 @@ class Scenario:
         nominal: A round larger than the wire allows, for cost-only networks.
         cadence: Round period and deadlines.
         reservations: Most slots a client asks for in a round.
-        client_jitter_s: Bound of the drawn delay before an envelope leaves.
+        client_jitter_s: Bound of the drawn delay before an envelope leaves; the SDK's own choice, a
+            quarter of the time leaves wait for envelopes, where it is not given.
         tree: The aggregation tree.
         load: What clients say.
         links: The network.
@@ -183,7 +186,7 @@ class Scenario:
     nominal: Nominal = field(default_factory=Nominal)
     cadence: Cadence = field(default_factory=Cadence)
     reservations: int = 4
-    client_jitter_s: float = 0.1
+    client_jitter_s: float | None = None
     cover: bool = True
     tree: Tree = field(default_factory=Tree)
     load: Load = field(default_factory=Load)
@@ -218,6 +221,14 @@ class Scenario:
             return self.params.body_bytes
         per_slot = self.params.reservation_bytes // self.params.num_slots
         return self.nominal.slots * (self.nominal.slot_bytes + per_slot)
+
+    @property
+    def jitter_s(self) -> float:
+        """Bound of the drawn delay before an envelope leaves, in seconds."""
+        if self.client_jitter_s is not None:
+            return self.client_jitter_s
+        levels = 2 if self.tree.leaves else 1
+        return _JITTER_SHARE * self.cadence.fold_deadline_ms / 1000 / levels
 
     @property
     def slots(self) -> int:
