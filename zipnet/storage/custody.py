@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from zipnet.protocol.params import RoundParams
     from zipnet.protocol.participants import Participants
 
-__all__ = ["CustodyFiles", "CustodyStore", "KemEntry", "KeyCustody"]
+__all__ = ["CUSTODY_NAMES", "CustodyFiles", "CustodyStore", "KemEntry", "KeyCustody"]
 
 _MAGIC: Final = b"ZNCUSTOD"
 _VERSION: Final = 1
@@ -56,7 +56,7 @@ _HEAD: Final = struct.Struct(">8sHQ32sQ")
 _KEM: Final = struct.Struct(">Q32s32s")
 _CHAIN: Final = struct.Struct(">QQ32s")
 _CHECK_BYTES: Final = 32
-_NAMES: Final = ("custody-a.keys", "custody-b.keys")
+CUSTODY_NAMES: Final = ("custody-a.keys", "custody-b.keys")
 _KEPT_EPOCHS: Final = 2
 
 
@@ -303,7 +303,7 @@ class CustodyFiles:
         self._active = 1
         self._failed = False
         try:
-            for name in _NAMES:
+            for name in CUSTODY_NAMES:
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
                 self._descriptors.append(os.open(folder / name, flags, 0o600))
             _sync_folder(folder)
@@ -326,12 +326,12 @@ class CustodyFiles:
             StorageError: When neither file is sound although one has content.
         """
         try:
-            found = [self._read(position) for position in range(len(_NAMES))]
+            found = [self._read(position) for position in range(len(CUSTODY_NAMES))]
         except OSError as error:
             raise StorageError(f"key custody cannot be read: {error.strerror}") from error
         sound = [(s, p) for p, s in enumerate(found) if s is not None]
         if not sound:
-            if any(self._has_content(position) for position in range(len(_NAMES))):
+            if any(self._has_content(position) for position in range(len(CUSTODY_NAMES))):
                 raise StorageError(
                     "key custody is damaged: neither copy is whole",
                     hint="this server must join again with fresh keys and an empty state folder",
