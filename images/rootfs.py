@@ -215,6 +215,8 @@ def _write_programs(checkout: Path, rootfs: Path) -> None:
     scripts = tomllib.loads((checkout / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
     for name, target in scripts.items():
         module, _, function = target.partition(":")
+        if module.partition(".")[0] == "sim":
+            continue  # left out above
         program = rootfs / "usr/bin" / name
         program.write_text(
             f"#!/usr/bin/{PYTHON} -I\n"
