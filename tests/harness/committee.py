@@ -243,6 +243,7 @@ class HarnessCommittee:
         self.turn_kem_epoch()
         self.changes: list[RegistryChange] = []
         self.registry_digest: Digest = EMPTY_REGISTRY_DIGEST
+        self._places: dict[Digest, tuple[RegistryIndex, int, RoundNumber]] = {}
         self._clients: dict[RegistryIndex, _Client] = {}
         self._open: _Open | None = None
         self.last_opened = RoundNumber(0)
@@ -272,6 +273,8 @@ class HarnessCommittee:
     def register(self, blob: bytes) -> tuple[RegistryIndex, int, RoundNumber]:
         """Verify and commit a registration; returns index, registry version and first round."""
         registration = decode_registration(blob, self.descriptor.group, len(self.identities))
+        if registration.digest in self._places:
+            return self._places[registration.digest]
         if any(item.epoch != self.epoch for item in registration.encapsulations):
             raise RemoteProtocolError("registration uses another KEM epoch")
         first_round = RoundNumber(self.last_opened + 1)
@@ -289,7 +292,8 @@ class HarnessCommittee:
             peer, key, first_round, chains, [first_round] * len(chains), index
         )
         self._change(RegistryChange(index, (peer, key), registration.digest, first_round))
-        return index, len(self.changes), first_round
+        self._places[registration.digest] = (index, len(self.changes), first_round)
+        return self._places[registration.digest]
 
     def index_of(self, peer: PeerId) -> RegistryIndex | None:
         """Return the live registry index of a client."""

@@ -88,6 +88,7 @@ class _Node:
         self.drop_envelopes = False
         self.records: list[bytes] | None = None  # another log than the committee's
         self.lie_about_crowd: Callable[[int], int] = lambda registered: registered
+        self.lie_about_place: Callable[[Registered], Registered] = lambda place: place
         self.muted: set[Kind] = set()
         self.served: Counter[int] = Counter()
         self.listener: Listener | None = None
@@ -207,7 +208,8 @@ class FakeNetwork:
             case Kind.REGISTER if at_server:
                 blob = decode(frame.payload, Register).registration
                 index, version, first_round = committee.register(blob)
-                return Registered(index=index, version=version, first_round=first_round)
+                place = Registered(index=index, version=version, first_round=first_round)
+                return node.lie_about_place(place)
             case Kind.GET_CROWD if at_server:
                 registered = node.lie_about_crowd(committee.active_clients)
                 return Crowd(registered=registered, version=len(committee.changes))

@@ -86,7 +86,7 @@ from zipnet.protocol.ids import RoundNumber, ServerIndex
 if TYPE_CHECKING:
     from zipnet.machines.guard import ReleaseGuard
     from zipnet.protocol.descriptor import TrustedDescriptor
-    from zipnet.protocol.ids import Digest, RegistryIndex
+    from zipnet.protocol.ids import Digest, PeerId, RegistryIndex
     from zipnet.protocol.params import Cadence
     from zipnet.protocol.participants import Participants
 
@@ -210,6 +210,13 @@ class ServerMachine:
         if header is None or index not in self._admitted:
             return False
         return self.state.registry.is_member(index, header.registry_version, header.round)
+
+    def place_of(self, peer: PeerId, registration: Digest) -> tuple[RegistryIndex, bool] | None:
+        """Return the index a registration has, and whether this server admitted it; else None."""
+        index = self.state.registry.index_of(peer)
+        if index is None or self._registrations.get(index) != registration:
+            return None
+        return index, index in self._admitted
 
     def waiting_for(self, now: float) -> tuple[ServerIndex, ...]:
         """Return the servers without which no round can go on, as far as this one sees."""

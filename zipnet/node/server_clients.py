@@ -73,14 +73,21 @@ class ServerClients:
         self._server: ServerIndex = parts.machine.server
         self._in_custody = in_custody
         self._obtain_blob = obtain_blob
-        self._registered: dict[Digest, asyncio.Future[RegistryIndex]] = {}
+        self._registered: dict[Digest, list[asyncio.Future[RegistryIndex]]] = {}
         self._log = get_logger()
 
     def expect_registration(self, registration: Digest) -> asyncio.Future[RegistryIndex]:
         """Return a future for the index, resolved once the client is admitted here."""
         future: asyncio.Future[RegistryIndex] = asyncio.get_running_loop().create_future()
-        self._registered[registration] = future
-        future.add_done_callback(lambda _: self._registered.pop(registration, None))
+        waiting = self._registered.setdefault(registration, [])
+        waiting.append(future)
+
+        def forget(done: asyncio.Future[RegistryIndex]) -> None:
+            waiting.remove(done)
+            if not waiting and self._registered.get(registration) is waiting:
+                del self._registered[registration]
+
+        future.add_done_callback(forget)
         return future
 
     async def admit(self, change: RegistryChange) -> None:
@@ -103,9 +110,10 @@ class ServerClients:
             admitted = attested and await self._begin_chain(change, registration)
             break
         await parts.events.post(ClientAdmitted(index) if admitted else ClientNotAdmitted(index))
-        waiting = self._registered.get(change.registration) if change.registration else None
-        if waiting is not None and not waiting.done() and admitted:
-            waiting.set_result(index)
+        waiting = self._registered.get(change.registration, ()) if change.registration else ()
+        for future in tuple(waiting) if admitted else ():
+            if not future.done():
+                future.set_result(index)
 
     async def _is_attested(self, registration: Registration) -> bool | None:
         """Whether the evidence a registration names passes; None when it cannot be had now."""

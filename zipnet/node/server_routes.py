@@ -200,27 +200,38 @@ class ServerRoutes:
         blob = request.registration
         registration = self._checked_registration(session, blob)
         parts = self._parts
-        identity = registration.identity
-        self._take_evidence(registration, request.evidence)
-        parts.blobs.put(blob, expected=registration.digest)
-        await self._acts.keep_blob(registration.digest)
-        parts.mesh.push_all(Kind.PUT_BLOB, PutBlob(blob=blob))
-        command = RegisterClient(
-            identity.peer_id, identity.ed25519, registration.serial, registration.digest
-        )
-        admitted = self._acts.clients.expect_registration(registration.digest)
+        peer, digest = registration.identity.peer_id, registration.digest
+        place = parts.machine.place_of(peer, digest)
+        if place is not None and place[1]:
+            return self._registered(place[0], peer)  # another server took it before
+        if place is None:
+            self._require_current(registration)
+            self._take_evidence(registration, request.evidence)
+            parts.blobs.put(blob, expected=digest)
+            await self._acts.keep_blob(digest)
+            parts.mesh.push_all(Kind.PUT_BLOB, PutBlob(blob=blob))
+        admitted = self._acts.clients.expect_registration(digest)
         try:
             async with asyncio.timeout(_REGISTRATION_TIMEOUT_S):
-                await self._acts.propose(command)
-                index = await admitted
+                if place is None and parts.machine.place_of(peer, digest) is None:
+                    await self._acts.propose(_command_for(registration))
+                index = await self._admission(admitted, registration)
         except (TimeoutError, ConsensusError) as error:
-            admitted.cancel()
             raise AdmissionError(
                 "the committee did not take the registration",
                 code="not_registered_yet",
                 retry_after=1.0,
             ) from error
-        return self._registered(index, identity.peer_id)
+        finally:
+            admitted.cancel()
+        return self._registered(index, peer)
+
+    async def _admission(
+        self, admitted: asyncio.Future[RegistryIndex], registration: Registration
+    ) -> RegistryIndex:
+        # It may have been admitted between two looks, before anybody waited for it.
+        place = self._parts.machine.place_of(registration.identity.peer_id, registration.digest)
+        return place[0] if place is not None and place[1] else await admitted
 
     def _take_evidence(self, registration: Registration, evidence: bytes | None) -> None:
         """Judge the evidence a registration names and share it, where clients are gated."""
@@ -250,15 +261,17 @@ class ServerRoutes:
             raise AdmissionError(
                 "registration is for another identity than this link's", code="identity_mismatch"
             )
+        return registration
+
+    def _require_current(self, registration: Registration) -> None:
         for item in registration.encapsulations:
-            announced = parts.machine.state.kem.get(item.server)
+            announced = self._parts.machine.state.kem.get(item.server)
             if announced is None or announced.epoch != item.epoch:
                 raise AdmissionError(
                     "registration used a key that is not current",
                     code="stale_key",
                     retry_after=0.1,
                 )
-        return registration
 
     def _registered(self, index: RegistryIndex, peer: PeerId) -> Registered:
         entry = self._parts.machine.state.registry.entry(index)
@@ -302,3 +315,10 @@ class ServerRoutes:
         if server is None:
             raise RemoteProtocolError("consensus message from no member of the committee")
         return server
+
+
+def _command_for(registration: Registration) -> RegisterClient:
+    identity = registration.identity
+    return RegisterClient(
+        identity.peer_id, identity.ed25519, registration.serial, registration.digest
+    )

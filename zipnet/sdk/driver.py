@@ -61,6 +61,7 @@ from zipnet.protocol.header import SignedHeader
 from zipnet.protocol.ids import RegistryIndex, RoundNumber, content_digest
 from zipnet.protocol.registration import NO_EVIDENCE
 from zipnet.sdk.crowd import count_crowd
+from zipnet.sdk.joining import require_agreed
 from zipnet.sdk.links import LINK_ERRORS, Dialer, Trouble, Turns, serving, silence_s
 from zipnet.transport.session import Role
 from zipnet.wire.messages import (
@@ -313,13 +314,21 @@ class PublisherDriver:
             prepared = [effect.blob for effect in effects if isinstance(effect, SendRegistration)]
             if not prepared:
                 raise RemoteProtocolError(f"{node.name} showed KEM keys that do not verify")
+            register = encode(Register(registration=prepared[0], evidence=evidence))
             try:
                 answer = await session.request(
-                    Kind.REGISTER,
-                    encode(Register(registration=prepared[0], evidence=evidence)),
-                    timeout_s=_REGISTER_TIMEOUT_S,
+                    Kind.REGISTER, register, timeout_s=_REGISTER_TIMEOUT_S
                 )
                 accepted = decode(answer.payload, Registered)
+                await require_agreed(
+                    accepted,
+                    node,
+                    register,
+                    descriptor=self._descriptor,
+                    dialer=self._dialer,
+                    on_trouble=self._on_trouble,
+                    timeout_s=_REGISTER_TIMEOUT_S,
+                )
             except ZipnetError:
                 self._step(RegistrationFailed())
                 raise
