@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientAttestation", "open_client_attestor"]
 
-_JITTER_SHARE = 8
+_JITTER_SHARE = 16
 _DRAWN = secrets.SystemRandom()
 
 

@@ -283,7 +283,7 @@ class TestTrust:
         committee.open_round = year_2020  # type: ignore[method-assign]
         descriptor = network.committee.descriptor
         async with (
-            zipnet.Publisher(descriptor, transport="tls", trust=policy) as one,
+            zipnet.Publisher(descriptor, transport="tls", trust=policy, settle_rounds=0) as one,
             zipnet.Publisher(descriptor, transport="tls") as two,
         ):
             await one.when.registered()
