@@ -145,8 +145,7 @@ class ModelAggregator:
         self.world.relay_record(self, record, size)
 
     def aborted(self, number: RoundNumber, why: int) -> None:
-        """A round was given up."""
-        self.step(RoundOver(number))
+        """A round was given up, says somebody; passed on, and folding goes on."""
         for child in self.children:
             self._push(child, "abort", ANSWER_BYTES, partial(child.aborted, number, why))
         for client in list(self.clients.values()):

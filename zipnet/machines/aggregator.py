@@ -385,7 +385,7 @@ class AggregatorMachine:
         return index is not None and index not in fold.participants
 
     def _on_round_over(self, round_number: RoundNumber) -> None:
-        # Only for rounds known here: an abort is not signed, so its number proves nothing.
+        # Said by a verified record only: an abort is not signed, so it proves nothing.
         if self._fold is not None and self._fold.header.round == round_number:
             self._fold.closed = True
         if self._waiting is not None and self._waiting.header.round == round_number:

@@ -99,7 +99,7 @@ class ChildAggregate:
 
 @dataclass(frozen=True, slots=True)
 class RoundOver:
-    """A round became final or was given up."""
+    """A verified record says that a round is over."""
 
     round: RoundNumber
 

@@ -437,10 +437,13 @@ class Aggregator:
         self._feed.publish_record(record.sequence, data)
 
     def on_aborted(self, round_number: RoundNumber, why: int) -> None:
-        """A round was given up, says the source; passed on for the round known here only."""
+        """A round was given up, says the source; passed on for the round known here only.
+
+        Nobody signs that, so folding goes on: a source that lies must not keep anybody's envelope
+        from the committee, and what is folded for a round that is over is of no use to anybody.
+        """
         if round_number != self.machine.last_round:
             return
-        self._step(RoundOver(round_number))
         self.metrics.rounds_aborted.inc(_abort_reason(why))
         self._feed.publish_aborted(round_number, why)
 

@@ -46,6 +46,8 @@ from zipnet.machines.reader import (
     RefuseRecord,
 )
 from zipnet.machines.trust import TrustPolicy
+from zipnet.protocol.header import SignedHeader, verify_header
+from zipnet.protocol.ids import RoundNumber
 from zipnet.sdk.crosscheck import CrossCheck
 from zipnet.sdk.links import (
     LINK_ERRORS,
@@ -64,6 +66,7 @@ from zipnet.wire.messages import (
     Kind,
     Records,
     RecordSealed,
+    RoundOpened,
     Subscribe,
     Subscribed,
     decode,
@@ -77,6 +80,7 @@ if TYPE_CHECKING:
     from zipnet.machines.bookmark import Bookmark
     from zipnet.ports import Transport
     from zipnet.protocol.descriptor import TrustedDescriptor
+    from zipnet.protocol.header import RoundHeader
     from zipnet.protocol.record import VerifiedRecord
     from zipnet.transport.session import Session
     from zipnet.wire.frames import Frame
@@ -246,12 +250,19 @@ class Reader:
     async def _from_server(self, session: Session) -> AsyncGenerator[VerifiedRecord, None]:
         """Yield what one server has, and what it pushes; ends only when nothing is to follow."""
         queue: asyncio.Queue[bytes] = asyncio.Queue(_QUEUED_RECORDS)
+        opened = RoundNumber(0)
 
         async def on_frame(frame: Frame) -> None:
             if frame.kind == Kind.RECORD_SEALED:
                 await queue.put(decode(frame.payload, RecordSealed).record)
-            elif frame.kind in (Kind.ROUND_OPENED, Kind.ROUND_ABORTED):
-                await queue.put(_SIGN_OF_LIFE)
+            elif frame.kind == Kind.ROUND_OPENED:
+                nonlocal opened
+                header = self._verified_header(decode(frame.payload, RoundOpened).header)
+                if header.round > opened:
+                    opened = header.round
+                    await queue.put(_SIGN_OF_LIFE)
+            elif frame.kind == Kind.ROUND_ABORTED:
+                pass  # nobody signs it, so it is no sign of the committee
             else:
                 raise RemoteProtocolError(f"frame kind {frame.kind} is no push for a reader")
 
@@ -268,6 +279,13 @@ class Reader:
                 if data != _SIGN_OF_LIFE:
                     yield await self._verifier.verify(data)
         raise session.ended_by or RemoteProtocolError("the server ended the link")
+
+    def _verified_header(self, data: bytes) -> RoundHeader:
+        descriptor = self._dialer.descriptor
+        header = verify_header(SignedHeader.decode(data), descriptor.committee_keys)
+        if header.group != descriptor.group:
+            raise VerificationError("round header belongs to another group")
+        return header
 
     async def _pages(self, session: Session) -> AsyncGenerator[VerifiedRecord, None]:
         while (at := self._machine.next_sequence) is not None:
