@@ -17,7 +17,8 @@ Rules:
    ones are dropped. ``serve`` itself pings at a third of ``idle_timeout_s``.
 5. A handler that raises an error of ours refuses the request with that error's code;
    ``RemoteProtocolError`` means the peer broke the rules and ends the link with its number. A push
-   cannot be refused: any other error of its handler comes out of ``serve``.
+   cannot be refused: one that is not admitted, or does not verify, breaks the rules as well, and
+   any other error of its handler comes out of ``serve``.
 6. A response nobody asked for, a request number used twice, a stray handshake frame: the peer is
    broken, the link ends.
 7. Fresh evidence is asked for and shown here (``zipnet.transport.bond``); when the bond drops, the
@@ -40,6 +41,7 @@ from zipnet.errors import (
     LocalProtocolError,
     RemoteProtocolError,
     TransportError,
+    VerificationError,
     ZipnetError,
 )
 from zipnet.wire.frames import MAX_REQUEST_ID, CloseCode, Frame, SessionKind
@@ -367,9 +369,16 @@ class Session:
             try:
                 await handler(frame)
             except RemoteProtocolError as error:
-                await self._give_up(error)
-                await self._pushes.end()
+                await self._end_pushes(error)
                 return
+            except (AdmissionError, VerificationError) as error:
+                # What a peer sent must never be able to end more than its own link.
+                await self._end_pushes(RemoteProtocolError(f"a push is not taken: {error}"))
+                return
+
+    async def _end_pushes(self, error: RemoteProtocolError) -> None:
+        await self._give_up(error)
+        await self._pushes.end()
 
     async def _answer_pings(self) -> None:
         while True:

@@ -15,6 +15,7 @@ from tests.harness.fake_server import FakeServers, terms_of, tls_of
 from zipnet.errors import (
     AdmissionError,
     DuplicateIdentityError,
+    RemoteProtocolError,
     TransportError,
     UnknownInstanceError,
     ZipnetError,
@@ -136,6 +137,22 @@ async def test_pushes_reach_the_callers_handler_in_order() -> None:
                 Kind.ROUND_OPENED,
                 Kind.ROUND_ABORTED,
             ]
+
+
+async def test_a_push_nobody_asked_for_ends_the_session_and_not_the_run() -> None:
+    """One member of a committee must not be able to take the others down with one frame."""
+    async with servers() as found:
+        ended: asyncio.Queue[ZipnetError] = asyncio.Queue()
+        link = link_to(found, on_down=ended.put_nowait)  # as servers dial each other
+        async with asyncio.timeout(PATIENCE_S), running(link) as task:
+            await up(link)
+            await link.request(Kind.SUBSCRIBE, encode(Subscribe(from_sequence=None)))
+            found.servers[0].feed.publish_aborted(1, 1)
+            done = asyncio.ensure_future(ended.get())
+            await asyncio.wait({task, done}, return_when=asyncio.FIRST_COMPLETED)
+            assert not task.done(), "a peer's push ended what keeps the link up"
+            assert isinstance(done.result(), RemoteProtocolError)
+            await up(link)
 
 
 async def test_a_refusal_nobody_can_wait_out_ends_the_run() -> None:
