@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from blake3 import blake3
 
-from zipnet.errors import ConfigError, GuardError, SafeMode, StorageError
+from zipnet.errors import ConfigError, GuardError, RemoteProtocolError, SafeMode, StorageError
 from zipnet.protocol.ids import Digest, RegistryIndex, RoundNumber
 from zipnet.protocol.kem import KemKeyPair
 from zipnet.protocol.ratchet import initial_chain_key, pad_key, skip, step
@@ -146,7 +146,10 @@ class KeyCustody:
     def admit(
         self, index: RegistryIndex, first_round: RoundNumber, epoch: int, ciphertext: bytes
     ) -> bool:
-        """Begin a client's chain from its ciphertext; False when the epoch's key is gone.
+        """Begin a client's chain from its ciphertext; False when that cannot be done.
+
+        It cannot where the epoch's key is gone, the ciphertext gives no secret (a client can make
+        it so), or the chain began more rounds ago than chains are stepped at once.
 
         The chain becomes durable with the next step or the next KEM key, whichever is first.
         Until then a restart begins it again from the kept registration, and ends at the same key.
@@ -154,11 +157,13 @@ class KeyCustody:
         if index in self._chains:
             return True
         held = self._kem.get(epoch)
-        if held is None:
+        if held is None or self._next_round - first_round > self._max_skip:
             return False
         pair = KemKeyPair.from_seed(held[0])
         try:
             shared = pair.decapsulate(ciphertext)
+        except RemoteProtocolError:
+            return False
         finally:
             pair.close()
         try:

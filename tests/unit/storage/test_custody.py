@@ -414,3 +414,24 @@ def test_a_version_it_does_not_know_is_refused(
     monkeypatch.setattr(custody_module, "_VERSION", 2)
     with pytest.raises(StorageError, match="version"):
         opened(tmp_path)
+
+
+def test_a_ciphertext_that_cannot_be_opened_admits_nobody_and_raises_nothing(
+    custody: KeyCustody,
+) -> None:
+    """Its X25519 half is the client's choice; a point of small order must not end the server."""
+    anna = join(1)
+    forged = anna.ciphertext[:-32] + bytes(32)
+    assert not custody.admit(ANNA, RoundNumber(1), 1, forged)
+    assert not custody.holds(ANNA)
+
+
+def test_a_client_that_began_too_long_ago_is_not_admitted(custody: KeyCustody) -> None:
+    """Its server was away longer than a chain is stepped at once: the client registers anew."""
+    for closed in (1000, 1001):
+        custody.step_past(RoundNumber(closed))
+    assert not admitted(custody, join(1))
+    assert not custody.holds(ANNA)
+    bert = join(1, first_round=2)
+    assert admitted(custody, bert, BERT)
+    assert unblind(custody, 1002, BERT) == expected(1002, bert)
