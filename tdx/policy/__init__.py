@@ -2,6 +2,7 @@
 
 from tdx.policy.assessment import Assessment
 from tdx.policy.bits import DEFAULT_TD_ATTRIBUTES, DEFAULT_XFAM, BitRule
+from tdx.policy.document import load_document
 from tdx.policy.measurements import REGISTERS, Measurements
 from tdx.policy.policy import Policy
 from tdx.policy.toml import dump_policy, load_policy, policy_from_table
@@ -15,6 +16,7 @@ __all__ = [
     "Measurements",
     "Policy",
     "dump_policy",
+    "load_document",
     "load_policy",
     "policy_from_table",
 ]

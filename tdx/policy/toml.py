@@ -17,7 +17,6 @@ Example::
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import UTC, date, datetime
@@ -25,6 +24,7 @@ from datetime import UTC, date, datetime
 from tdx.collateral import TcbStatus
 from tdx.errors import PolicyError
 from tdx.policy.bits import BitRule
+from tdx.policy.document import load_document
 from tdx.policy.measurements import Measurements
 from tdx.policy.policy import Policy
 
@@ -40,8 +40,8 @@ def load_policy(text: str) -> Policy:
         PolicyError: Not TOML, an unknown key, or a value of the wrong kind.
     """
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        document = load_document(text)
+    except ValueError as error:
         raise PolicyError(f"the policy is not TOML: {error}") from None
     return policy_from_table(document)
 

@@ -137,6 +137,7 @@ class _Reader:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
+        self._zeros_from = len(data.rstrip(b"\0"))
 
     def take(self, size: int, what: str) -> bytes:
         piece = self._data[self._at : self._at + size]
@@ -152,12 +153,14 @@ class _Reader:
         return int.from_bytes(self.take(4, what), "little")
 
     def at_padding(self) -> bool:
-        rest = self._data[self._at :]
-        if rest[:4] == b"\xff\xff\xff\xff" or not rest.strip(b"\0"):
-            if rest.strip(rest[:1]):
-                raise ImageError(f"something follows the last event at byte {self._at}")
+        # Asked before every event, so nothing is copied here: a log has very many of them.
+        if self._at >= self._zeros_from:
             return True
-        return False
+        if not self._data.startswith(b"\xff\xff\xff\xff", self._at):
+            return False
+        if self._data[self._at :].strip(b"\xff"):
+            raise ImageError(f"something follows the last event at byte {self._at}")
+        return True
 
 
 def _digest_sizes(reader: _Reader) -> dict[int, int]:

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import tomllib
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from tdx.policy import load_document
 from zipnet.errors import ConfigError, RemoteProtocolError, VerificationError
 from zipnet.protocol.attestation import AttestationTerms, parse_attestation
 from zipnet.protocol.identity import HYBRID_SIGNATURE_BYTES, PublicIdentity, verify_hybrid
@@ -256,9 +256,9 @@ def parse_descriptor(data: bytes) -> Descriptor:
         raise ConfigError(f"descriptor is larger than {MAX_DESCRIPTOR_BYTES} bytes")
     body, signature = _split_signature(data)
     try:
-        raw = tomllib.loads(body.decode("utf-8"))
+        raw = load_document(body.decode("utf-8"))
         parsed = msgspec.convert(raw, _File, strict=True)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (ValueError, msgspec.ValidationError) as error:
         raise ConfigError(
             f"descriptor does not parse: {error}",
             hint="write it with `zipnet descriptor create`",

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tdx.policy import load_document
 from zipnet.errors import ConfigError, RemoteProtocolError, VerificationError
 from zipnet.protocol.identity import PublicIdentity
 from zipnet.protocol.ids import PeerId, format_peer_id
@@ -72,8 +72,8 @@ def read_public_file(path: Path, *, kind: str) -> PublicFile:
     """
     data = read_bounded(path, _MAX_PUBLIC_BYTES, what="public identity")
     try:
-        table = tomllib.loads(data.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError):
+        table = load_document(data.decode("utf-8"))
+    except ValueError:
         raise ConfigError(
             f"public identity {path} is not TOML", hint="name the .pub file `zipnet keygen` wrote"
         ) from None
