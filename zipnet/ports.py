@@ -255,8 +255,16 @@ class Blobs(Protocol):
         """Hold a blob; RemoteProtocolError when its digest is not the expected one."""
         ...
 
-    def keep(self, digest: Digest) -> None:
-        """Keep a held blob; SafeMode when that could not be made durable."""
+    def keep(self, digest: Digest, blob: bytes | None = None) -> None:
+        """Keep a blob, which is held unless it is given; SafeMode when it cannot be durable."""
+        ...
+
+    def pin(self, digests: frozenset[Digest]) -> None:
+        """Let go of none of these, whatever else comes, until other ones are named."""
+        ...
+
+    def kept(self) -> list[Digest]:
+        """The digests of all kept blobs."""
         ...
 
     def get(self, digest: Digest) -> bytes | None: ...

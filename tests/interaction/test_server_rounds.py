@@ -23,7 +23,7 @@ from zipnet.machines.server_effects import (
     Unblind,
 )
 from zipnet.protocol.command import ChooseAggregate, PostPartial, RetireClient
-from zipnet.protocol.ids import RegistryIndex, ServerIndex, SlotIndex, content_digest
+from zipnet.protocol.ids import Digest, RegistryIndex, ServerIndex, SlotIndex, content_digest
 from zipnet.protocol.participants import Participants
 from zipnet.protocol.slots import encode_slot, fragment_message
 
@@ -326,3 +326,28 @@ def test_clients_that_were_retired_learn_of_it_by_a_round_that_opens_for_nobody(
     again = [cluster.register(client.name, serial=2) for client in clients]
     finish_round(cluster, again)
     assert len(cluster.servers[0].records) == 2
+
+
+def test_what_a_round_hangs_on_is_named_as_in_use_until_it_ends(cluster: ServerCluster) -> None:
+    """The node holds it against floods of other blobs: nobody else may have a copy."""
+    clients = register(cluster, 3)
+    header = cluster.open_round()
+    blob = cluster.aggregate(header, clients)
+    seen: list[frozenset[Digest]] = []
+
+    def look(server: int, effect: Effect, _when: str) -> bool:
+        machine = cluster.servers[server].machine
+        assert machine is not None
+        if isinstance(effect, KeepAggregate | SharePartial):
+            seen.append(machine.blobs_in_use)
+            wanted = effect.aggregate if isinstance(effect, KeepAggregate) else effect.partial
+            assert wanted in machine.blobs_in_use
+        return False
+
+    cluster.crash = look
+    cluster.offer(blob)
+    assert seen
+    cluster.open_round()
+    for server in cluster.servers:
+        assert server.machine is not None
+        assert not server.machine.blobs_in_use

@@ -211,6 +211,12 @@ class ServerMachine:
             return False
         return self.state.registry.is_member(index, header.registry_version, header.round)
 
+    @property
+    def blobs_in_use(self) -> frozenset[Digest]:
+        """What this server counts on finding again, whatever else it is sent meanwhile."""
+        early = (event.digest for event in self._early)
+        return frozenset((*self._round.aggregates, *self._round.partials.values(), *early))
+
     def place_of(self, peer: PeerId, registration: Digest) -> tuple[RegistryIndex, bool] | None:
         """Return the index a registration has, and whether this server admitted it; else None."""
         index = self.state.registry.index_of(peer)

@@ -33,6 +33,7 @@ from zipnet.machines.server_effects import (
     AssembleRecord,
     CatchUpRecords,
     Effect,
+    Event,
     Fetch,
     KeepAggregate,
     OpenRoundWith,
@@ -125,14 +126,24 @@ class ServerActs:
         data = sign_command(command, self._server, parts.descriptor.group, parts.identity)
         await parts.consensus.propose(data, timeout_s=_PROPOSE_TIMEOUT_S)
 
-    async def keep_blob(self, digest: Digest) -> None:
+    def still_has(self, event: Event) -> bool:
+        """Tell whether an aggregate that arrived was not pushed out by others since."""
+        if not isinstance(event, AggregateArrived):
+            return True
+        return self._parts.blobs.get(event.digest) is not None
+
+    def pin(self, digests: frozenset[Digest]) -> None:
+        """Hold what the machine counts on, however much else comes in."""
+        self._parts.blobs.pin(digests)
+
+    async def keep_blob(self, digest: Digest, blob: bytes) -> None:
         """Keep a blob on a request's behalf; where that fails, the whole node must know.
 
         Raises:
             AdmissionError: When it could not be made durable.
         """
         try:
-            await asyncio.to_thread(self._parts.blobs.keep, digest)
+            await asyncio.to_thread(self._parts.blobs.keep, digest, blob)
         except SafeMode as error:
             await self._begin(_fail(error))
             raise AdmissionError("this server enters safe mode", code="safe_mode") from error

@@ -151,7 +151,7 @@ class ServerClients:
         if (identity.peer_id, identity.ed25519) != change.client:
             self._log.warning("registration_refused", reason="identity_mismatch")
             return None
-        await asyncio.to_thread(parts.blobs.keep, change.registration)
+        await asyncio.to_thread(parts.blobs.keep, change.registration, blob)
         return registration
 
     def _others(self) -> tuple[ServerIndex, ...]:
@@ -174,7 +174,7 @@ class ServerClients:
             parts.descriptor.group, self._server, epoch, public, parts.identity
         )
         digest = parts.blobs.put(blob)
-        await asyncio.to_thread(parts.blobs.keep, digest)
+        await asyncio.to_thread(parts.blobs.keep, digest, blob)
         await self._in_custody(lambda: parts.custody.add_kem(epoch, seed, digest))
         parts.mesh.push_all(Kind.PUT_BLOB, PutBlob(blob=blob))
         await parts.events.post(KemKeyReady(epoch, digest))

@@ -131,6 +131,8 @@ class ServerDriver:
     async def _feed(self) -> None:
         while True:
             event = await self._events.next()
+            if not self._acts.still_has(event):
+                continue
             try:
                 effects = self._machine.step(event, self._now())
             except RemoteProtocolError as error:
@@ -138,6 +140,7 @@ class ServerDriver:
                     f"a snapshot of the committee's state cannot be used: {error}",
                     hint="run the same release and descriptor as the server that wrote it",
                 ) from error
+            self._acts.pin(self._machine.blobs_in_use)
             for effect in effects:
                 await self._acts.perform(effect)
             if isinstance(event, Committed | Restored):

@@ -208,7 +208,7 @@ class ServerRoutes:
             self._require_current(registration)
             self._take_evidence(registration, request.evidence)
             parts.blobs.put(blob, expected=digest)
-            await self._acts.keep_blob(digest)
+            await self._acts.keep_blob(digest, blob)
             parts.mesh.push_all(Kind.PUT_BLOB, PutBlob(blob=blob))
         admitted = self._acts.clients.expect_registration(digest)
         try:

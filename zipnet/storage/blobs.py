@@ -38,6 +38,7 @@ class BlobStore:
         self._max_bytes = max_bytes
         self._memory: OrderedDict[Digest, bytes] = OrderedDict()
         self._size = 0
+        self._pinned: frozenset[Digest] = frozenset()
         self._failed = False
         self._lock = threading.Lock()  # guards the memory only, never a file operation
 
@@ -53,8 +54,8 @@ class BlobStore:
         self._hold(digest, blob)
         return digest
 
-    def keep(self, digest: Digest) -> None:
-        """Make a held blob durable.
+    def keep(self, digest: Digest, blob: bytes | None = None) -> None:
+        """Make a blob durable: the one that is given, or else the one that is held.
 
         Raises:
             StorageError: When the blob is not here.
@@ -62,8 +63,9 @@ class BlobStore:
         """
         if self._failed:
             raise SafeMode("the blobs take no more writes")
-        with self._lock:
-            blob = self._memory.get(digest)
+        if blob is None:
+            with self._lock:
+                blob = self._memory.get(digest)
         path = self._path(digest)
         try:
             if not path.exists():
@@ -77,6 +79,11 @@ class BlobStore:
         except OSError as error:
             self._failed = True
             raise SafeMode(f"a blob could not be made durable: {error.strerror}") from error
+
+    def pin(self, digests: frozenset[Digest]) -> None:
+        """Let go of none of these for room, until others are named."""
+        with self._lock:
+            self._pinned = digests
 
     def get(self, digest: Digest) -> bytes | None:
         """Return a blob, or None when it is not here.
@@ -126,9 +133,14 @@ class BlobStore:
                 return
             self._memory[digest] = blob
             self._size += len(blob)
-            while self._size > self._max_bytes and len(self._memory) > 1:
-                _, dropped = self._memory.popitem(last=False)
-                self._size -= len(dropped)
+            if self._size > self._max_bytes:
+                self._make_room(digest)
+
+    def _make_room(self, newest: Digest) -> None:
+        for digest in [d for d in self._memory if d != newest and d not in self._pinned]:
+            if self._size <= self._max_bytes:
+                return
+            self._size -= len(self._memory.pop(digest))
 
     def _path(self, digest: Digest) -> Path:
         return self._folder / (digest.hex() + _SUFFIX)

@@ -95,6 +95,7 @@ class MemoryBlobs:
         self._max_bytes = max_bytes
         self._recent: OrderedDict[Digest, bytes] = OrderedDict()
         self._pinned: dict[Digest, bytes] = {}
+        self._in_use: frozenset[Digest] = frozenset()
         self._size = 0
         self._lock = threading.Lock()
 
@@ -114,13 +115,12 @@ class MemoryBlobs:
                 self._recent[digest] = blob
                 self._size += len(blob)
             self._recent.move_to_end(digest)
-            while self._size > self._max_bytes and len(self._recent) > 1:
-                _, gone = self._recent.popitem(last=False)
-                self._size -= len(gone)
+            if self._size > self._max_bytes:
+                self._make_room(digest)
         return digest
 
-    def keep(self, digest: Digest) -> None:
-        """Pin a held blob for as long as the process lives.
+    def keep(self, digest: Digest, blob: bytes | None = None) -> None:
+        """Keep a blob, the given one or the held one, for as long as the process lives.
 
         Raises:
             StorageError: When the blob is not here.
@@ -128,11 +128,17 @@ class MemoryBlobs:
         with self._lock:
             if digest in self._pinned:
                 return
-            blob = self._recent.pop(digest, None)
+            held = self._recent.pop(digest, None)
+            self._size -= len(held) if held is not None else 0
+            blob = blob if held is None else held
             if blob is None:
                 raise StorageError("a blob that is not here cannot be kept")
-            self._size -= len(blob)
             self._pinned[digest] = blob
+
+    def pin(self, digests: frozenset[Digest]) -> None:
+        """Let go of none of these for room, until others are named."""
+        with self._lock:
+            self._in_use = digests
 
     def get(self, digest: Digest) -> bytes | None:
         """Return a blob, or None when it is not here."""
@@ -144,6 +150,12 @@ class MemoryBlobs:
             if blob is not None:
                 self._recent.move_to_end(digest)
             return blob
+
+    def _make_room(self, newest: Digest) -> None:
+        for old in [d for d in self._recent if d != newest and d not in self._in_use]:
+            if self._size <= self._max_bytes:
+                return
+            self._size -= len(self._recent.pop(old))
 
     def drop(self, digests: Iterable[Digest]) -> None:
         """Forget blobs, kept or not."""

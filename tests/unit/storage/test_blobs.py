@@ -12,6 +12,7 @@ from zipnet.errors import RemoteProtocolError, SafeMode, StorageError
 from zipnet.protocol.ids import Digest, content_digest
 from zipnet.storage import blobs as blobs_module
 from zipnet.storage.blobs import BlobStore
+from zipnet.storage.memory import MemoryBlobs
 
 
 def kept_path(folder: Path, digest: Digest) -> Path:
@@ -219,3 +220,29 @@ def test_threads_may_put_get_and_drop_at_once(tmp_path: Path) -> None:
         thread.join(timeout=60)
     assert problems == []
     assert store._size == 0
+
+
+@pytest.mark.parametrize("durable", [True, False], ids=["disk", "memory"])
+def test_a_flood_of_blobs_does_not_push_out_what_is_in_use(tmp_path: Path, durable: bool) -> None:
+    """Whoever may send blobs must not be able to take away the aggregate a round hangs on."""
+    store = BlobStore(tmp_path, max_bytes=1000) if durable else MemoryBlobs(max_bytes=1000)
+    wanted = store.put(b"the aggregate that was chosen")
+    store.pin(frozenset({wanted}))
+    flood = [store.put(bytes([number]) * 400) for number in range(20)]
+    assert store.get(wanted) is not None
+    assert sum(store.get(digest) is not None for digest in flood) <= 2
+    store.keep(wanted)
+    store.pin(frozenset())
+    unpinned = store.put(b"held for a while")
+    for number in range(20):
+        store.put(bytes([number]) * 400)
+    assert store.get(unpinned) is None
+
+
+def test_a_blob_pushed_out_before_it_is_kept_is_kept_all_the_same(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path, max_bytes=1000)
+    digest = store.put(b"a registration")
+    for number in range(20):
+        store.put(bytes([number]) * 400)
+    store.keep(digest, b"a registration")
+    assert BlobStore(tmp_path).get(digest) == b"a registration"
