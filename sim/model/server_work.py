@@ -223,7 +223,7 @@ class ServerWork(ServerBody):
 
     async def _store(self, effect: StoreRecord) -> None:
         content = self.contents.pop(int(effect.sealed.header.round), None)
-        if content is None:
+        if content is None or content.hash != effect.sealed.record:
             self.begin(self._catch_up(effect.sealed.sequence + 1))
             return
         await asyncio.sleep(self.world.costs.fsync)

@@ -133,6 +133,7 @@ class HarnessServer:
     folder: Path
     records: list[VerifiedRecord] = field(default_factory=list)
     kept: dict[Digest, bytes] = field(default_factory=dict)
+    drafts: dict[Digest, RecordContent] = field(default_factory=dict)
     alive: bool = False
     frozen: bool = False
     machine: ServerMachine | None = None
@@ -140,7 +141,6 @@ class HarnessServer:
     releases: FileJournal | None = None
     blobs: dict[Digest, bytes] = field(default_factory=dict)
     withheld: dict[Digest, bytes] = field(default_factory=dict)
-    contents: dict[int, RecordContent] = field(default_factory=dict)
     events: deque[Event] = field(default_factory=deque)
     applied: int = 0
 
@@ -202,7 +202,7 @@ class ServerCluster:
             next_sequence=len(server.records),
         )
         server.blobs = dict(server.kept)
-        server.withheld, server.contents = {}, {}
+        server.withheld = {}
         server.events = deque()
         server.applied = 0
         server.alive = True
@@ -302,12 +302,13 @@ class ServerCluster:
             case AssembleRecord():
                 self._assemble(server, effect)
             case StoreRecord():
-                content = server.contents[int(effect.sealed.header.round)]
-                self._store(server, Record(content, effect.sealed.signatures))
+                content = server.drafts.get(effect.sealed.record)
+                if content is None:
+                    self._catch_up(server, effect.sealed.sequence + 1)
+                else:
+                    self._store(server, Record(content, effect.sealed.signatures))
             case CatchUpRecords():
-                for other in self.servers:
-                    for record in other.records[len(server.records) : effect.next_sequence]:
-                        self._store(server, record.record)
+                self._catch_up(server, effect.next_sequence)
             case StepChains():
                 server.custody.step_past(effect.round)
             case AdmitClient():
@@ -389,11 +390,16 @@ class ServerCluster:
             clear_body=clear.tobytes(),
             params=self.params,
         )
-        server.contents = {int(effect.header.round): content}
+        server.drafts = {content.hash: content}
         signature = self.committee.identities[server.index].sign(RECORD_SIGNATURE_USE, content.hash)
         server.events.append(
             RecordAssembled(effect.header.round, content.hash, content.schedule, signature)
         )
+
+    def _catch_up(self, server: HarnessServer, next_sequence: int) -> None:
+        for other in self.servers:
+            for record in other.records[len(server.records) : next_sequence]:
+                self._store(server, record.record)
 
     def _store(self, server: HarnessServer, record: Record) -> None:
         verified = verify_record(record, self.descriptor)

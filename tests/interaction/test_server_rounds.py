@@ -351,3 +351,24 @@ def test_what_a_round_hangs_on_is_named_as_in_use_until_it_ends(cluster: ServerC
     for server in cluster.servers:
         assert server.machine is not None
         assert not server.machine.blobs_in_use
+
+
+def test_a_record_outlives_all_servers_stopping_before_any_has_stored_it(
+    cluster: ServerCluster,
+) -> None:
+    """The power goes for the whole committee, right after the last signature is in the log."""
+    clients = register(cluster, 3)
+    cluster.crash = lambda _server, effect, when: (
+        isinstance(effect, StoreRecord) and when == "before"
+    )
+    finish_round(cluster, clients)
+    assert not cluster.alive()
+    assert [len(server.records) for server in cluster.servers] == [0, 0, 0]
+    cluster.crash = lambda *_: False
+    for server in cluster.servers:
+        cluster.start(server.index)
+    cluster.settle(1.0)
+    assert [len(server.records) for server in cluster.servers] == [1, 1, 1]
+    finish_round(cluster, clients)
+    assert [len(server.records) for server in cluster.servers] == [2, 2, 2]
+    require_sound(cluster)

@@ -306,15 +306,11 @@ class ServerMachine:
         self._take_early()
 
     def _store(self, sealed: RoundSealed, effects: list[Effect]) -> None:
-        own = self._round.assembled
-        mine = own is not None and (own.round, own.record) == (sealed.header.round, sealed.record)
-        if mine and sealed.sequence == self._stored:
+        if sealed.sequence == self._stored:
             effects.append(StoreRecord(sealed))
-            self._stored += 1
         else:
-            # This server was away, or saw the round differently: the others have the record.
             effects.append(CatchUpRecords(sealed.sequence + 1))
-            self._stored = sealed.sequence + 1
+        self._stored = sealed.sequence + 1
 
     def _forget_client(self, index: RegistryIndex, effects: list[Effect]) -> None:
         self._unadmittable.discard(index)

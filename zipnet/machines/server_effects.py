@@ -262,7 +262,7 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class AssembleRecord:
-    """XOR the aggregate with all partials and build the record's content."""
+    """XOR the aggregate with all partials, build the record's content and make it durable."""
 
     header: RoundHeader
     sequence: int
@@ -272,7 +272,11 @@ class AssembleRecord:
 
 @dataclass(frozen=True, slots=True)
 class StoreRecord:
-    """Store the sealed record durably, then serve and publish it."""
+    """Store the sealed record durably, then serve and publish it.
+
+    Its content is what :class:`AssembleRecord` made, in this process or an earlier one; a server
+    that was away, or saw the round differently, fetches the record as for :class:`CatchUpRecords`.
+    """
 
     sealed: RoundSealed
 

@@ -53,6 +53,7 @@ from zipnet.machines.server_effects import (
     Unblinded,
     UnblindFailed,
 )
+from zipnet.node.drafts import Drafts
 from zipnet.node.server_clients import ServerClients
 from zipnet.observe.log import get_logger
 from zipnet.protocol.aggregate import Partial, decode_aggregate, decode_partial
@@ -62,7 +63,6 @@ from zipnet.protocol.ids import Digest, ServerIndex, content_digest, keyed
 from zipnet.protocol.record import (
     RECORD_SIGNATURE_USE,
     Record,
-    RecordContent,
     assemble_content,
 )
 from zipnet.wire.messages import (
@@ -94,7 +94,7 @@ class ServerActs:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="custody")
         self._running: asyncio.Queue[Coroutine[object, object, None]] = asyncio.Queue(_MAX_RUNNING)
         self._withheld: dict[Digest, bytes] = {}
-        self._contents: dict[int, RecordContent] = {}
+        self._drafts = Drafts(parts.blobs, parts.descriptor.params)
         self._round_blobs: list[Digest] = []
         self._clients = ServerClients(parts, self._in_custody, self.obtain_blob)
         self._log = get_logger()
@@ -345,12 +345,13 @@ class ServerActs:
             params=params,
         )
         record = content.hash
+        # Before it is signed: after the last signature nobody could make it again.
+        await self._drafts.keep(content, stored=parts.keeper.next_sequence)
         signature = await asyncio.to_thread(parts.identity.sign, RECORD_SIGNATURE_USE, record)
-        self._contents = {int(header.round): content}
         await parts.events.post(RecordAssembled(header.round, record, content.schedule, signature))
 
     async def _store(self, effect: StoreRecord) -> None:
-        content = self._contents.pop(int(effect.sealed.header.round), None)
+        content = await self._drafts.find(effect.sealed.record)
         if content is None:
             await self._parts.keeper.catch_up(effect.sealed.sequence + 1)
             return
@@ -361,6 +362,7 @@ class ServerActs:
         self._withheld.clear()
         dropped, self._round_blobs = self._round_blobs, []
         await asyncio.to_thread(self._parts.blobs.drop, dropped)
+        await self._drafts.drop_aggregates(effect.round)
 
     async def _publish_aborted(self, effect: PublishAborted) -> None:
         aborted = effect.aborted

@@ -153,6 +153,8 @@ class ServerDriver:
             return
         self._applied += len(event.commands)
         state = self._machine.state
+        if self._keeper.next_sequence < state.next_sequence:
+            return  # a record is still on its way to the disk: the log is what names it
         # Amortised: the larger the registry, the rarer it is written down whole.
         if self._applied - self._snapshot_at < max(
             self._snapshot_every, state.registry.version // 8
