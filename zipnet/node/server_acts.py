@@ -307,7 +307,7 @@ class ServerActs:
                         digest, aggregate.round, aggregate.header_hash, aggregate.participants
                     )
                 )
-            for server, posted in state.partials.items():
+            for server, posted in tuple(state.partials.items()):  # the log may go on meanwhile
                 if posted == digest:
                     self._require_partial(blob, server)
                     await parts.events.post(PartialArrived(server, digest))
