@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness import servers as harness
 from tests.harness.committee import HarnessCommittee
 from tests.harness.servers import CADENCE, HarnessClient, ServerCluster
 from zipnet.machines.committee import Phase
@@ -372,3 +373,38 @@ def test_a_record_outlives_all_servers_stopping_before_any_has_stored_it(
     finish_round(cluster, clients)
     assert [len(server.records) for server in cluster.servers] == [2, 2, 2]
     require_sound(cluster)
+
+
+@pytest.mark.parametrize("jump_s", [10 * 365 * 86_400, -10 * 365 * 86_400], ids=["ahead", "back"])
+def test_keys_turn_by_the_servers_own_clock_when_the_wall_clock_jumped(
+    cluster: ServerCluster, monkeypatch: pytest.MonkeyPatch, jump_s: int
+) -> None:
+    """§4.1: a KEM key is used for one epoch, also after a wrong date named epochs far ahead."""
+    register(cluster, 3)
+    machine = cluster.servers[0].machine
+    assert machine is not None
+    genuine = harness.WALL_MS
+    if jump_s > 0:
+        monkeypatch.setattr(harness, "WALL_MS", genuine + jump_s * 1000)
+        cluster.settle(1.0)
+        monkeypatch.setattr(harness, "WALL_MS", genuine)
+    else:
+        monkeypatch.setattr(harness, "WALL_MS", genuine + jump_s * 1000)
+    before = machine.state.kem[ServerIndex(0)]
+    epoch_s = cluster.params.kem_epoch_s
+    for turn in (1, 2):
+        cluster.settle(epoch_s + 1.0)
+        cluster.settle(1.0)
+        assert machine.state.kem[ServerIndex(0)].epoch == before.epoch + turn
+    custody = cluster.servers[0].custody
+    assert custody is not None
+    assert custody.kem_entry(before.epoch) is None, "erased one grace period later"
+
+
+def test_an_unbroken_clock_turns_keys_once_an_epoch(cluster: ServerCluster) -> None:
+    machine = cluster.servers[0].machine
+    assert machine is not None
+    before = machine.state.kem[ServerIndex(0)].epoch
+    for _ in range(30):
+        cluster.settle(cluster.params.kem_epoch_s / 10)
+    assert machine.state.kem[ServerIndex(0)].epoch == before + 3

@@ -163,6 +163,7 @@ class ServerMachine:
         self._leaving: set[RegistryIndex] = set()
         self._unadmittable: set[RegistryIndex] = set()
         self._kem_epoch = -1
+        self._kem_in_use = (-1, float("inf"))
         self._kem_ready: KemKeyReady | None = None
         self._asked: dict[tuple[str, object], float] = {}
 
@@ -393,7 +394,13 @@ class ServerMachine:
     def _look_at_kem(self, now: Instant, effects: list[Effect]) -> None:
         announced = self.state.kem.get(self.server)
         newest = -1 if announced is None else announced.epoch
-        epoch = max(newest, now.wall_ms // 1000 // self._descriptor.params.kem_epoch_s)
+        epoch_s = self._descriptor.params.kem_epoch_s
+        if newest != self._kem_in_use[0]:
+            self._kem_in_use = (newest, now.monotonic)
+        # The second clock is for days when the first was wrong: a date far ahead names an epoch
+        # that no later one follows for as long, and its key would stay in use until then.
+        used_up = now.monotonic - self._kem_in_use[1] > epoch_s
+        epoch = max(newest + used_up, now.wall_ms // 1000 // epoch_s)
         ready = self._kem_ready
         if ready is not None and ready.epoch > newest:
             self._propose(AnnounceKem(ready.epoch, ready.announcement), now, effects)

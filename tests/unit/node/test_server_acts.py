@@ -5,13 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from zipnet.machines.server_effects import PartialArrived
 from zipnet.node.server_acts import ServerActs
 from zipnet.protocol.ids import ServerIndex, content_digest
 
 if TYPE_CHECKING:
+    import pytest
+
     from zipnet.machines.server_effects import Event
     from zipnet.protocol.ids import Digest
 
