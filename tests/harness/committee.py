@@ -119,6 +119,7 @@ def build_descriptor(
     name: str = NAME,
     version: int = 1,
     attestation: AttestationTerms = ATTESTATION_OFF,
+    committee: Secret | None = None,
 ) -> bytes:
     """Return a signed descriptor file; servers are named ``s0``, ``s1``, …; all on 127.0.0.1."""
     from zipnet.settings.attestationfile import attestation_lines
@@ -126,7 +127,7 @@ def build_descriptor(
 
     cadence = cadence or Cadence()
     fingerprint = committee_fingerprint(
-        Secret(derive("test-committee-secret")), instance_id("zipnet", name)
+        committee or Secret(derive("test-committee-secret")), instance_id("zipnet", name)
     )
     free = itertools.count(40_000)
 

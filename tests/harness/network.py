@@ -210,6 +210,7 @@ class LiveNetwork:
         tree: Aggregator name → parent, None for the root.
         attestation: What the descriptor asks of platforms.
         platform: Environment by verb (``server``, …) that makes a process attest as it should.
+        instance: Its name; each instance has a committee secret of its own.
     """
 
     folder: Path
@@ -222,11 +223,12 @@ class LiveNetwork:
     platform: dict[str, dict[str, str]] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     others: list[Node] = field(default_factory=list)
+    instance: str = INSTANCE
 
     def __post_init__(self) -> None:
         names = [f"s{i}" for i in range(self.servers)]
         identities = {name: self._make_secret(name) for name in (*names, *self.tree, "operator")}
-        committee = Secret(derive("test-committee-secret"))
+        committee = Secret(derive("test-committee-secret", self.instance.encode()))
         self._write_secret("committee", committee)
         ports = dict(
             zip((*names, *self.tree), free_ports(self.servers + len(self.tree)), strict=True)
@@ -240,7 +242,8 @@ class LiveNetwork:
             cadence=self.cadence,
             max_absent=self.max_absent,
             ports=ports,
-            name=INSTANCE,
+            name=self.instance,
+            committee=committee,
             attestation=self.attestation,
         )
         self.descriptor_file.write_bytes(data)
@@ -264,10 +267,25 @@ class LiveNetwork:
         path.chmod(0o600)
 
     def _add(self, name: str, verb: str, *extra: str) -> None:
-        arguments = [verb, "--descriptor", "d.toml", "--instance", INSTANCE]
+        arguments = [verb, "--descriptor", "d.toml", "--instance", self.instance]
         arguments += ["--secret-file", f"{name}.secret", *extra]
         environment = self.platform.get(verb, {})
         self.nodes[name] = Node(name, arguments, self.folder, environment=environment)
+
+    def settings_file(self, name: str) -> Path:
+        """Write the settings of a node as a file, for a process that runs several."""
+        words = self.nodes[name].arguments[1:]
+        given = dict(zip(words[::2], words[1::2], strict=True))
+        lines = [
+            f'{flag.removeprefix("--").replace("-", "_")} = "{self._absolute(flag, value)}"\n'
+            for flag, value in given.items()
+        ]
+        path = self.folder / f"{name}.toml"
+        path.write_text("".join(lines))
+        return path
+
+    def _absolute(self, flag: str, value: str) -> str:
+        return value if flag == "--instance" else str(self.folder / value)
 
     @property
     def descriptor_file(self) -> Path:

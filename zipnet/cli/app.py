@@ -28,6 +28,8 @@ VERBS = {
     "publish": "zipnet.cli.publish",
     "read": "zipnet.cli.read",
     "gateway": "zipnet.cli.gateway",
+    "host": "zipnet.cli.host",
+    "micro": "zipnet.cli.micro",
     "keygen": "zipnet.cli.keygen",
     "descriptor": "zipnet.cli.descriptor",
     "config": "zipnet.cli.config",

@@ -14,9 +14,12 @@ from zipnet.observe.log import configure_logging, get_logger
 from zipnet.settings.types import ServerSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import TextIO
+
     from zipnet.settings import NodeSettings
 
-__all__ = ["run_service"]
+__all__ = ["prepare_process", "run_service", "until_signal"]
 
 
 def run_service(
@@ -36,7 +39,38 @@ def run_service(
     Raises:
         ConfigError: When production would write the traffic keys to a file.
     """
-    if settings.is_production and os.environ.get("SSLKEYLOGFILE"):
+    prepare_process(
+        service, settings.instance, role, nodes=[settings], log_level=settings.log_level
+    )
+    asyncio.run(until_signal(node))
+
+
+def prepare_process(
+    service: str,
+    instance: str,
+    role: str,
+    *,
+    nodes: Iterable[NodeSettings],
+    log_level: str,
+    in_memory: bool = False,
+    stream: TextIO | None = None,
+) -> None:
+    """Set up logs and limits of a process that is about to hold secrets.
+
+    Args:
+        service: Program name for the logs.
+        instance: Instance for lines that carry none of their own.
+        role: Role for lines that carry none of their own.
+        nodes: Settings of every node the process will run.
+        log_level: Least level that is logged.
+        in_memory: Whether to seal the memory although no node's settings ask for it.
+        stream: Where logs go; standard output when None.
+
+    Raises:
+        ConfigError: When production would write the traffic keys to a file.
+    """
+    listed = list(nodes)
+    if os.environ.get("SSLKEYLOGFILE") and any(node.is_production for node in listed):
         raise ConfigError(
             "SSLKEYLOGFILE is set: traffic keys would go to a file",
             hint="unset it, or use the development profile",
@@ -45,25 +79,29 @@ def run_service(
     forbid_core_files()
     # A running node never hands out what its umask should have kept.
     os.umask(0o077)
-    configure_logging(
-        service=service, instance=settings.instance, role=role, level=settings.log_level
-    )
+    configure_logging(service=service, instance=instance, role=role, level=log_level, stream=stream)
     log = get_logger()
-    for warning in settings.warnings:
-        log.warning("setting_not_for_production", text=warning)
-    if not settings.is_production:
-        log.warning("posture_not_for_production", profile=settings.profile)
-    if isinstance(settings, ServerSettings) and settings.state is None:
-        sealed = seal_memory()
-        log.info("memory_only", state="none")
-        if not sealed.undumpable:
-            log.warning("memory_not_sealed", warning="other processes may read this one's memory")
-        if not sealed.locked:
-            log.warning("memory_not_locked", warning="pages may go to swap: allow CAP_IPC_LOCK")
-    asyncio.run(_until_signal(node))
+    for node in listed:
+        for warning in node.warnings:
+            log.warning("setting_not_for_production", text=warning)
+        if not node.is_production:
+            log.warning("posture_not_for_production", profile=node.profile)
+    if in_memory or any(isinstance(node, ServerSettings) and not node.state for node in listed):
+        _seal()
 
 
-async def _until_signal(node: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+def _seal() -> None:
+    log = get_logger()
+    sealed = seal_memory()
+    log.info("memory_only", state="none")
+    if not sealed.undumpable:
+        log.warning("memory_not_sealed", warning="other processes may read this one's memory")
+    if not sealed.locked:
+        log.warning("memory_not_locked", warning="pages may go to swap: allow CAP_IPC_LOCK")
+
+
+async def until_signal(node: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run a node, and ask it to stop at SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

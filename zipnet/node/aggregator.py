@@ -87,14 +87,21 @@ _NO_WAY_S = 2.0
 _log = get_logger(__name__)
 
 
-async def run_aggregator(settings: AggregatorSettings, stop: asyncio.Event) -> None:
+async def run_aggregator(
+    settings: AggregatorSettings, stop: asyncio.Event, notifier: ServiceNotifier | None = None
+) -> None:
     """Run an aggregator until ``stop`` is set.
+
+    Args:
+        settings: Its settings, checked.
+        stop: Ends it.
+        notifier: Told when it is ready; the service manager's when None.
 
     Raises:
         ConfigError: When ports are taken, or the committee or the parent refuses this node.
         DuplicateIdentityError: When another live node uses this identity.
     """
-    await Aggregator(settings).run(stop)
+    await Aggregator(settings).run(stop, notifier)
 
 
 class Aggregator:
@@ -215,14 +222,14 @@ class Aggregator:
 
     # -- life ------------------------------------------------------------------------------
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Run until ``stop`` is set; raises as :func:`run_aggregator` says."""
+    async def run(self, stop: asyncio.Event, notifier: ServiceNotifier | None = None) -> None:
+        """Run until ``stop`` is set; arguments and errors are :func:`run_aggregator`'s."""
+        notifier = notifier or ServiceNotifier(os.environ)
         settings = self._settings
         await self._attestation.require_own()
         await require_alone(
             self._targets(), self._terms, self._transports[1], name=settings.node.name
         )
-        notifier = ServiceNotifier(os.environ)
         async with AsyncExitStack() as stack:
             await self._listen(stack)
             notifier.ready()

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
@@ -30,7 +29,6 @@ from zipnet.node.feed import Feed
 from zipnet.node.http import serve_http
 from zipnet.node.listen import NodeListener
 from zipnet.node.mesh import CommitteeMesh
-from zipnet.node.notify import ServiceNotifier
 from zipnet.node.record_keeper import RecordKeeper
 from zipnet.observe.health import Health
 from zipnet.observe.log import get_logger
@@ -44,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from zipnet.node.notify import ServiceNotifier
     from zipnet.ports import Transport
     from zipnet.settings import ServerSettings
     from zipnet.transport.session import SessionTerms
@@ -91,6 +90,7 @@ async def serve_readers_only(
     transports: Sequence[Transport],
     stop: asyncio.Event,
     *,
+    notifier: ServiceNotifier,
     version: Mapping[str, str],
 ) -> None:
     """Serve stored records to readers until ``stop`` is set.
@@ -102,6 +102,7 @@ async def serve_readers_only(
         terms: What this node says in handshakes.
         transports: What it listens with.
         stop: Ends it.
+        notifier: Told when readers are served.
         version: What ``/version`` says.
 
     Raises:
@@ -141,11 +142,10 @@ async def serve_readers_only(
             server=int(settings.index),
             hint="mend the disk, then: zipnet safe-mode leave",
         )
-        await _until(stop)
+        await _until(stop, notifier)
 
 
-async def _until(stop: asyncio.Event) -> None:
-    notifier = ServiceNotifier(os.environ)
+async def _until(stop: asyncio.Event, notifier: ServiceNotifier) -> None:
     notifier.ready()
     watchdog = asyncio.create_task(notifier.run_watchdog())
     try:

@@ -93,8 +93,15 @@ class SystemClock:
         return time.time()
 
 
-async def run_server(settings: ServerSettings, stop: asyncio.Event) -> None:
+async def run_server(
+    settings: ServerSettings, stop: asyncio.Event, notifier: ServiceNotifier | None = None
+) -> None:
     """Run a committee server until ``stop`` is set.
+
+    Args:
+        settings: Its settings, checked.
+        stop: Ends it.
+        notifier: Told when it is ready; the service manager's when None.
 
     Raises:
         ConfigError: When ports are taken or the state folder is somebody else's.
@@ -106,7 +113,8 @@ async def run_server(settings: ServerSettings, stop: asyncio.Event) -> None:
     terms, transports = _identify(settings, attestation.attestor, boot_id)
     await attestation.require_own()
     await require_alone(_targets(settings), terms, transports[1], name=settings.node.name)
-    run = partial(_run_on, settings, terms, transports, attestation, stop)
+    notifier = notifier or ServiceNotifier(os.environ)
+    run = partial(_run_on, settings, terms, transports, attestation, notifier, stop)
     if settings.state is None:
         await run(open_in_memory(settings))
         return
@@ -118,7 +126,14 @@ async def run_server(settings: ServerSettings, stop: asyncio.Event) -> None:
             folder = settings.state / RECORDS_FOLDER
             version = version_facts(settings)
             await serve_readers_only(
-                settings, folder, note, terms, transports, stop, version=version
+                settings,
+                folder,
+                note,
+                terms,
+                transports,
+                stop,
+                notifier=notifier,
+                version=version,
             )
     finally:
         marker.close()
@@ -149,11 +164,12 @@ async def _run_on(
     terms: SessionTerms,
     transports: tuple[QuicTransport, TlsTransport],
     attestation: NodeAttestation,
+    notifier: ServiceNotifier,
     stop: asyncio.Event,
     state: ServerState,
 ) -> None:
     try:
-        await _Server(settings, state, terms, transports, attestation).run(stop)
+        await _Server(settings, state, terms, transports, attestation, notifier).run(stop)
     finally:
         state.close()
 
@@ -206,6 +222,7 @@ class _Server:
         terms: SessionTerms,
         transports: tuple[QuicTransport, TlsTransport],
         attestation: NodeAttestation,
+        notifier: ServiceNotifier,
     ) -> None:
         self._settings = settings
         self._attestation = attestation
@@ -214,7 +231,7 @@ class _Server:
         self._transports = transports
         self._log = get_logger()
         self._clock = SystemClock()
-        self._notifier = ServiceNotifier(os.environ)
+        self._notifier = notifier
         self._doubting: set[ServerIndex] = set()
         self._waiting_for: frozenset[ServerIndex] = frozenset()
         self.metrics = NodeMetrics(

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 TransportName = Literal["quic", "tls"]
-Profile = Literal["development", "production"]
+Profile = Literal["development", "micro", "production"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -89,7 +89,7 @@ class CommonSettings:
     def posture(self) -> str:
         """What ``/version``, metrics and the log say: ``production`` only where it all is."""
         if not self.is_production:
-            return "development"
+            return self.profile
         attested = self.descriptor.descriptor.attestation.is_production
         return "production" if attested else "non-production"
 
