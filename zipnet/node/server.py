@@ -59,7 +59,7 @@ from zipnet.protocol.ids import ServerIndex, short_peer_id
 from zipnet.protocol.pads import PadEngine
 from zipnet.storage.marker import SafeModeMarker
 from zipnet.transport.certificate import node_certificate
-from zipnet.transport.dial import PersistentLink
+from zipnet.transport.dial import PersistentLink, refusal_code
 from zipnet.transport.quic import QuicTransport
 from zipnet.transport.session import Role, SessionTerms
 from zipnet.transport.tls import TlsTransport
@@ -486,8 +486,9 @@ class _Server:
 
     def _on_refused(self, server: ServerIndex, error: ZipnetError) -> bool:
         """Go on slowly, unless most of the others say that this identity is alive elsewhere."""
-        self.metrics.rejected.inc(error.reason)
-        self._log.warning("link_refused", server=int(server), reason=error.reason, error=str(error))
+        reason = refusal_code(error)
+        self.metrics.rejected.inc(reason)
+        self._log.warning("link_refused", server=int(server), reason=reason, error=str(error))
         if not isinstance(error, DuplicateIdentityError):
             return True
         self._doubting.add(server)
