@@ -85,6 +85,11 @@ MINUTES ?= 2
 chaos: $(VENV)/.dev ## Throw faults drawn from SEED=0 at real processes for MINUTES=2, SEEDS=1 of them, and check what must hold
 	@$(PY) -W ignore -m tests.chaos.run --seed $(SEED) --seeds $(SEEDS) --minutes $(MINUTES)
 
+.PHONY: soak
+soak: MINUTES = 30
+soak: $(VENV)/.dev ## Run a network of processes for MINUTES=30 and judge what grew; samples and plots go to out/soak
+	@$(PY) -W ignore -m tests.soak.run --minutes $(MINUTES) --out out/soak
+
 .PHONY: etcd
 etcd: ## Unpack Debian's etcd-server into .venv/etcd, by name and without root; its tests run from then on
 	@ops/fetch-etcd.sh "$(VENV)/etcd"
