@@ -1,4 +1,4 @@
-"""``zipnet config``: what a role's settings are, where each comes from, and whether they hold."""
+"""``zipnet config``: a role's settings, where each comes from, whether they hold; signed files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ import typer
 from zipnet.cli import output
 from zipnet.cli.app import new_app
 from zipnet.errors import ConfigError
+from zipnet.protocol.identity import Identity
+from zipnet.protocol.ids import format_peer_id
 from zipnet.settings import load_aggregator, load_client, load_server
+from zipnet.settings.bounded import read_bounded
+from zipnet.settings.keyfiles import write_over
+from zipnet.settings.secretfiles import read_secret_file
+from zipnet.settings.signedfile import require_signed_file, sign_settings
+from zipnet.settings.sources import MAX_CONFIG_BYTES, parse_table
 
 if TYPE_CHECKING:
     from zipnet.settings import CommonSettings
 
-app = new_app("Check settings, or show them with where they come from.")
+app = new_app("Check and show settings with where they come from; sign settings files.")
 
 
 class Role(StrEnum):
@@ -65,6 +72,35 @@ def show(
             output.json_line({"name": item.name, "value": item.value, "origin": item.origin})
         return
     output.table((item.name, item.value, item.origin) for item in settings.effective)
+
+
+@app.command()
+def sign(
+    file: Annotated[Path, typer.Argument(help="TOML file of settings.", show_default=False)],
+    key: Annotated[Path, typer.Option(help="The signer's secret file.", show_default=False)],
+) -> None:
+    """Sign a settings file in place; it must have a config_version. An old signature goes."""
+    data = read_bounded(file, MAX_CONFIG_BYTES, what="configuration file")
+    if "config_version" not in parse_table(file, data):
+        raise ConfigError(
+            f"{file} has no config_version", hint="write config_version = 1, and more each time"
+        )
+    secret, _ = read_secret_file(key, what="--key")
+    with secret:
+        signer = Identity.from_secret(secret)
+    write_over(file, sign_settings(data, signer).decode())
+    output.note(f"signed {file}")
+    output.data(format_peer_id(signer.peer_id))
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="TOML file of settings.", show_default=False)],
+    key: Annotated[Path, typer.Option(help="The signer's public file.", show_default=False)],
+) -> None:
+    """Say whether a settings file is signed with this key; exit code 2 if not."""
+    require_signed_file(file, read_bounded(file, MAX_CONFIG_BYTES, what="file"), key)
+    output.data(f"signature ok: {file}")
 
 
 def _load(role: Role, config: Path | None, given: list[str] | None) -> CommonSettings:

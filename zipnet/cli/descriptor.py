@@ -25,11 +25,11 @@ from zipnet.protocol.ids import DEFAULT_UNIVERSE, format_peer_id, parse_peer_id
 from zipnet.protocol.params import Cadence, RoundParams
 from zipnet.settings import read_descriptor
 from zipnet.settings.attestationfile import draft_attestation
+from zipnet.settings.bounded import read_bounded
 from zipnet.settings.descriptorfile import NodeDraft, compose_descriptor, parse_node_draft
 from zipnet.settings.keyfiles import write_new, write_over
 from zipnet.settings.publicfile import read_public_file
 from zipnet.settings.secretfiles import read_secret_file
-from zipnet.settings.sources import read_bounded
 from zipnet.settings.values import parse_duration_ms
 
 app = new_app("Create, sign, show and verify instance descriptors.")

@@ -257,6 +257,7 @@ class Micro:
             "profile": "micro",
             "log_level": "info",
             "platform": None,
+            "config_version": None,
         }
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar
 
+from zipnet.access.capability import MAX_TOKEN_BYTES, CapabilityRole
+from zipnet.access.minting import parse_token
+from zipnet.access.terms import AccessTerms
 from zipnet.attestation.source import PlatformConfig, QuoteSourceKind
 from zipnet.errors import ConfigError, PolicyMismatchError, UnknownInstanceError
 from zipnet.protocol.attestation import AttestationMode, Gate
 from zipnet.protocol.descriptor import MAX_DESCRIPTOR_BYTES, parse_descriptor, trust_descriptor
 from zipnet.protocol.ids import DEFAULT_UNIVERSE, PeerId, committee_fingerprint, format_peer_id
 from zipnet.protocol.params import Cadence
+from zipnet.settings.bounded import read_bounded
 from zipnet.settings.model import CommonInput, fix_of
 from zipnet.settings.secretfiles import find_secret, load_secret
-from zipnet.settings.sources import Sources, read_bounded
 from zipnet.settings.types import Effective
-from zipnet.settings.values import ALLOW_PUBLIC_METRICS, Endpoint
+from zipnet.settings.values import ALLOW_PUBLIC_METRICS, ALLOW_UNSIGNED_SETTINGS, Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from zipnet.protocol.identity import Identity
     from zipnet.protocol.secret import Secret
     from zipnet.settings.model import NodeInput
+    from zipnet.settings.sources import Sources
     from zipnet.settings.types import LogLevel, Profile, TransportName
 
 __all__ = ["DEFAULT_METRICS", "Assembly", "CommonParts", "NodeParts", "read_descriptor"]
@@ -49,6 +53,7 @@ class CommonParts(TypedDict):
     profile: Profile
     log_level: LogLevel
     platform: PlatformConfig | None
+    config_version: int | None
 
 
 class NodeParts(TypedDict):
@@ -57,6 +62,8 @@ class NodeParts(TypedDict):
     listen: Endpoint
     metrics: Endpoint
     cadence: Cadence
+    access: AccessTerms
+    admin_uids: tuple[int, ...]
 
 
 def read_descriptor(
@@ -106,6 +113,7 @@ class Assembly(Generic[_Input]):
         # 3. Each setting for itself.
         self.given: _Input = sources.read(model)
         self._profile: Profile = self.pick("profile", self.given.profile, "development")
+        self._check_signed()
         # 4. The descriptor.
         file = self.given.descriptor
         if file is None:
@@ -185,6 +193,7 @@ class Assembly(Generic[_Input]):
             "profile": self._profile,
             "log_level": self.pick("log_level", given.log_level, "info"),
             "platform": self._platform(),
+            "config_version": given.config_version if self._sources.signed else None,
         }
 
     def node_parts(self, given: NodeInput, node: NodeEntry) -> NodeParts:
@@ -200,7 +209,36 @@ class Assembly(Generic[_Input]):
             "listen": self.pick("listen", given.listen, registered, origin=_DESCRIPTOR),
             "metrics": metrics,
             "cadence": self._cadence(given),
+            "access": self._access(given),
+            "admin_uids": self.pick("admin_uids", given.admin_uids, ()),
         }
+
+    def capability(self, file: Path | None) -> bytes | None:
+        """Read the token a role shows; None when it was not given (row L2)."""
+        if file is None:
+            self.note("token", "not set", "default")
+            return None
+        data = read_bounded(file, MAX_TOKEN_BYTES * 2, what="token")
+        try:
+            token, _ = parse_token(data.decode("ascii"))
+        except (UnicodeDecodeError, ConfigError) as error:
+            raise ConfigError(
+                f"setting TOKEN: {file} holds no token",
+                hint="name the file `zipnet token mint` wrote",
+            ) from error
+        self.note("token", "set (file)", self._sources.origin("token") or "default")
+        return token
+
+    def _access(self, given: NodeInput) -> AccessTerms:
+        issuers = () if given.token_issuers is None else given.token_issuers
+        roles: frozenset[CapabilityRole] = given.token_roles or frozenset()
+        shown = ",".join(key.hex()[:16] for key in issuers)
+        self.note("token_issuers", shown or "not set", self._origin_of("token_issuers"))
+        self.note("token_roles", ",".join(sorted(roles)) or "none", self._origin_of("token_roles"))
+        return AccessTerms(issuers, roles)
+
+    def _origin_of(self, name: str) -> str:
+        return self._sources.origin(name) or "default"
 
     def secret(self, name: str) -> Secret | None:
         """Read a secret if it was given; None when it was not."""
@@ -266,6 +304,24 @@ class Assembly(Generic[_Input]):
                 f"setting UNIVERSE is {universe}, but {self._file} is of universe "
                 f"{self.descriptor.universe}",
                 hint="set UNIVERSE to the descriptor's",
+            )
+
+    def _check_signed(self) -> None:
+        """Refuse a settings file that production, or its own number, would need signed (row A9)."""
+        given, file = self.given, self._sources.config
+        if file is None:
+            return
+        self.pick("config_key", given.config_key, None)
+        self.pick("config_version", given.config_version, None)
+        if self._sources.signed:
+            if given.config_version is None:
+                raise self.missing("config_version")
+            return
+        if self.is_production and given.allow_unsigned_settings != ALLOW_UNSIGNED_SETTINGS:
+            raise ConfigError(
+                f"nobody's signature is asked of {file}, which production refuses",
+                hint="sign it (zipnet config sign) and name the signer's public file as "
+                "ZIPNET_CONFIG_KEY, or see allow_unsigned_settings in docs/reference/settings.md",
             )
 
     def _check_environment(self) -> None:

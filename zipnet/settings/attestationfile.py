@@ -19,7 +19,7 @@ from zipnet.protocol.attestation import (
     Gate,
     make_terms,
 )
-from zipnet.settings.sources import read_bounded
+from zipnet.settings.bounded import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -77,6 +77,7 @@ def load_server(
     parts = assembly.node_parts(assembly.given, node)
     state = _server_state(assembly)
     min_participants = _min_participants(assembly)
+    admin = _admin(assembly, None if state is None else state / "admin")
     return ServerSettings(
         **common,
         **parts,
@@ -85,6 +86,7 @@ def load_server(
         node=node,
         committee_secret=shared,
         index=index,
+        admin=admin,
         state=state,
         min_participants=min_participants,
         snapshot_every=_snapshot_every(assembly),
@@ -124,6 +126,8 @@ def load_aggregator(
         identity=identity,
         node=entry.node,
         entry=entry,
+        admin=_admin(assembly, None),
+        capability=assembly.capability(assembly.given.token),
         warnings=assembly.warnings,
         effective=assembly.effective,
     )
@@ -157,6 +161,7 @@ def load_client(
         secret=secret,
         state=state,
         cover_every=cover_every,
+        capability=assembly.capability(assembly.given.token),
         warnings=assembly.warnings,
         effective=assembly.effective,
     )
@@ -186,6 +191,18 @@ def _server_state(assembly: Assembly[ServerInput]) -> Path | None:
     if state.exists() and not state.is_dir():
         raise ConfigError(f"setting STATE: {state} is not a folder", hint="write a folder's path")
     return state
+
+
+def _admin(
+    assembly: Assembly[ServerInput] | Assembly[AggregatorInput], usual: Path | None
+) -> Path | None:
+    # systemd may list several folders, separated by colons; the first is ours.
+    granted = assembly.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    if assembly.given.admin is None and granted:
+        return assembly.pick(
+            "admin", None, Path(granted) / "admin", origin="environment RUNTIME_DIRECTORY"
+        )
+    return assembly.pick("admin", assembly.given.admin, usual)
 
 
 def _etcd(assembly: Assembly[ServerInput], state: Path | None) -> Endpoint | None:

@@ -16,17 +16,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from zipnet.access.capability import CapabilityRole
 from zipnet.errors import ConfigError
 from zipnet.protocol.ids import PeerId, parse_peer_id, validate_instance_name, validate_universe
 from zipnet.settings.values import (
     ALLOW_FEW_PARTICIPANTS,
     ALLOW_PUBLIC_METRICS,
+    ALLOW_UNSIGNED_SETTINGS,
     Endpoint,
     parse_cover_every,
     parse_duration_ms,
     parse_endpoint,
     parse_endpoints,
+    parse_issuers,
     parse_mrtd,
+    parse_roles,
+    parse_uids,
     parse_whole,
 )
 
@@ -79,6 +84,8 @@ def fix_of(field: FieldInfo) -> str:
 _Path = Annotated[Path, BeforeValidator(_file)]
 _Duration = Annotated[int, BeforeValidator(parse_duration_ms)]
 _Endpoint = Annotated[Endpoint, NoDecode, BeforeValidator(parse_endpoint)]
+_SHOWN = "File of the capability token shown after each handshake; needed where nodes ask for one."
+_SHOWN_FIX = "write the file `zipnet token mint` or `zipnet token attenuate` wrote"
 _DURATION_FIX = "write a duration such as 2s or 500ms"
 
 
@@ -126,6 +133,20 @@ class CommonInput(BaseSettings):
             "`production` refuses what `development` (default) only warns of.",
             "write development or production",
         )
+    )
+    config_key: _Path | None = _field(
+        "Public file of who must have signed the settings file; given by flag or environment, "
+        "never by the file.",
+        "write the path of the .pub file of `zipnet keygen operator`",
+    )
+    config_version: Annotated[int, BeforeValidator(parse_whole)] | None = _field(
+        "Number of the settings file, which a signed one must have; a server takes none below the "
+        "highest it ran with.",
+        "write a whole number, one more with each change",
+    )
+    allow_unsigned_settings: str | None = _field(
+        "Escape hatch: lets production read a settings file that nobody signed.",
+        f'write exactly "{ALLOW_UNSIGNED_SETTINGS}"',
     )
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None, BeforeValidator(_word)
@@ -177,6 +198,27 @@ class NodeInput(CommonInput):
         "Escape hatch: lets METRICS listen beyond loopback.",
         f'write exactly "{ALLOW_PUBLIC_METRICS}"',
     )
+    token_issuers: Annotated[tuple[bytes, ...], NoDecode, BeforeValidator(parse_issuers)] | None = (
+        _field(
+            "Keys of those who may sign capability tokens; none counts where this is unset.",
+            "write what `zipnet token keygen` printed, separated by commas",
+        )
+    )
+    token_roles: (
+        Annotated[frozenset[CapabilityRole], NoDecode, BeforeValidator(parse_roles)] | None
+    ) = _field(
+        "Roles this node asks a capability for: `publish`, `aggregate`, `read`; none when unset.",
+        "write publish, aggregate or read, separated by commas",
+    )
+    admin: _Path | None = _field(
+        "Folder of the admin socket; `admin` in the state folder when unset, and no socket where "
+        "there is none.",
+        "write a folder only the node's user can enter",
+    )
+    admin_uids: Annotated[tuple[int, ...], NoDecode, BeforeValidator(parse_uids)] | None = _field(
+        "Numbers of the users, besides the node's own, that may speak to the admin socket.",
+        "write user ids, separated by commas",
+    )
     round_period: _Duration | None = _field(
         "Time from one round's opening to the next; the descriptor's when unset.", _DURATION_FIX
     )
@@ -222,10 +264,13 @@ class ServerInput(NodeInput):
 class AggregatorInput(NodeInput):
     """Settings of `zipnet aggregator`."""
 
+    token: _Path | None = _field(_SHOWN, _SHOWN_FIX)
+
 
 class ClientInput(CommonInput):
     """Settings of `zipnet publish` and `zipnet read`."""
 
+    token: _Path | None = _field(_SHOWN, _SHOWN_FIX)
     state: _Path | None = _field(
         "Folder a publisher keeps its state in; none is kept when unset.",
         "write a folder only you can enter",

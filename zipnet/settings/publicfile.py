@@ -15,7 +15,7 @@ from tdx.policy import load_document
 from zipnet.errors import ConfigError, RemoteProtocolError, VerificationError
 from zipnet.protocol.identity import PublicIdentity
 from zipnet.protocol.ids import PeerId, format_peer_id
-from zipnet.settings.sources import read_bounded
+from zipnet.settings.bounded import read_bounded
 from zipnet.transport.certificate import certificate_public_key
 
 if TYPE_CHECKING:

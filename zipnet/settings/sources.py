@@ -8,6 +8,7 @@ Rules:
 3. Keys of the file that are no settings are refused, with the nearest setting's name. A secret
    itself is refused in a file and as a flag; both are too easily read by others.
 4. Relative paths in the file are relative to the file's folder.
+5. Where a key is named, the file must be signed with it before anything of it is used.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
@@ -26,18 +28,25 @@ from pydantic_settings import (
 )
 
 from zipnet.errors import ConfigError
+from zipnet.settings.bounded import read_bounded
 from zipnet.settings.model import CommonInput, fix_of
+from zipnet.settings.signedfile import require_signed_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from pydantic_core import ErrorDetails
 
-__all__ = ["SECRET_NAMES", "Sources", "read_bounded", "shape_of"]
+__all__ = [
+    "MAX_CONFIG_BYTES",
+    "SECRET_NAMES",
+    "Sources",
+    "parse_table",
+    "shape_of",
+]
 
 SECRET_NAMES = ("secret", "committee_secret")
-_MAX_CONFIG_BYTES = 64 * 1024
+MAX_CONFIG_BYTES = 64 * 1024
 _PATH_KEYS = (
     "descriptor",
     "state",
@@ -47,6 +56,7 @@ _PATH_KEYS = (
     "tdx_policy",
     "tdx_emulator",
 )
+_CONFIG_KEY = "config_key"
 _ENV_PREFIX = "ZIPNET_"
 
 _Input = TypeVar("_Input", bound=CommonInput)
@@ -72,12 +82,14 @@ class Sources:
         environ: The environment.
         table: Top-level keys of the configuration file.
         config: Path of that file, if one was named.
+        signed: Whether that file is signed with the key that flags or environment name.
     """
 
     flags: Mapping[str, object]
     environ: Mapping[str, str] = field(repr=False)
     table: Mapping[str, object] = field(repr=False)
     config: Path | None
+    signed: bool = False
 
     @classmethod
     def gather(
@@ -86,11 +98,24 @@ class Sources:
         """Read the configuration file and put the sources side by side.
 
         Raises:
-            ConfigError: When the file cannot be read, is no TOML, or a secret stands in it or in a
-                flag.
+            ConfigError: When the file cannot be read, is no TOML, is not signed as asked, or a
+                secret stands in it or in a flag.
         """
         given = {name: value for name, value in flags.items() if value is not None}
-        table = {} if config is None else _read_table(config)
+        key = given.get(_CONFIG_KEY) or environ.get(_ENV_PREFIX + _CONFIG_KEY.upper())
+        table: dict[str, object] = {}
+        signed = False
+        if config is not None:
+            data = read_bounded(config, MAX_CONFIG_BYTES, what="configuration file")
+            if key:
+                require_signed_file(config, data, Path(str(key)))
+                signed = True
+            table = parse_table(config, data)
+        if _CONFIG_KEY in table:
+            raise ConfigError(
+                f"setting CONFIG_KEY stands in {config}: a file cannot say who may sign it",
+                hint="give it as --config-key or ZIPNET_CONFIG_KEY",
+            )
         for name in SECRET_NAMES:
             if name in given or name in table:
                 where = "a flag" if name in given else f"file {config}"
@@ -98,7 +123,7 @@ class Sources:
                     f"setting {name.upper()}: the secret itself was given by {where}",
                     hint=f"put it in a file of its own and name that file as {name}_file",
                 )
-        return cls(given, environ, table, config)
+        return cls(given, environ, table, config, signed)
 
     def origin(self, name: str) -> str | None:
         """Return which source a setting's value comes from, None when none gives it."""
@@ -179,22 +204,6 @@ def shape_of(value: object) -> str:
     return names.get(type(value).__name__, f"a {type(value).__name__}")
 
 
-def read_bounded(path: Path, limit: int, *, what: str) -> bytes:
-    """Read a file of at most ``limit`` bytes.
-
-    Raises:
-        ConfigError: When it cannot be read or is larger. The line names the file.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}") from error
-    if len(data) > limit:
-        raise ConfigError(f"{what} {path} is larger than {limit} bytes")
-    return data
-
-
 def _secret_files() -> list[str]:
     return [f"{name}_file" for name in SECRET_NAMES]
 
@@ -203,8 +212,12 @@ def _without_secrets(values: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in values.items() if name not in _secret_files()}
 
 
-def _read_table(config: Path) -> dict[str, object]:
-    data = read_bounded(config, _MAX_CONFIG_BYTES, what="configuration file")
+def parse_table(config: Path, data: bytes) -> dict[str, object]:
+    """Parse a settings file's bytes; relative paths become relative to its folder.
+
+    Raises:
+        ConfigError: When they are no TOML. Nothing of them is quoted.
+    """
     try:
         table: dict[str, object] = tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
+from zipnet.access.terms import NO_TERMS, AccessTerms
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -63,6 +65,7 @@ class CommonSettings:
         profile: Posture of the process.
         log_level: Least level that is logged.
         platform: How this machine attests; None where the descriptor asks for nothing.
+        config_version: Number of the signed settings file; None where none was signed.
         warnings: What was let pass but should be changed, one line each, for the log.
         effective: Every setting with its origin; secrets are not shown.
     """
@@ -77,6 +80,7 @@ class CommonSettings:
     profile: Profile
     log_level: LogLevel
     platform: PlatformConfig | None
+    config_version: int | None = None
     warnings: tuple[str, ...]
     effective: tuple[Effective, ...] = field(repr=False)
 
@@ -105,6 +109,9 @@ class NodeSettings(CommonSettings):
         listen: Address of the transport port, UDP and TCP.
         metrics: Address of the HTTP port.
         cadence: Pace of rounds: the descriptor's, with this node's overrides.
+        access: For which roles this node wants to see a capability, and signed by whom.
+        admin: Folder of the admin socket, not created here; None for no socket.
+        admin_uids: Users, besides the node's own, that may speak to the admin socket.
     """
 
     secret: Secret
@@ -113,6 +120,9 @@ class NodeSettings(CommonSettings):
     listen: Endpoint
     metrics: Endpoint
     cadence: Cadence
+    access: AccessTerms = NO_TERMS
+    admin: Path | None = None
+    admin_uids: tuple[int, ...] = ()
 
 
 DEFAULT_SNAPSHOT_EVERY: Final = 1000
@@ -147,9 +157,11 @@ class AggregatorSettings(NodeSettings):
 
     Attributes:
         entry: The aggregator's entry in the descriptor, with its parent.
+        capability: What it shows to servers and to its parent; None shows nothing.
     """
 
     entry: AggregatorEntry
+    capability: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +172,10 @@ class ClientSettings(CommonSettings):
         secret: Secret of a lasting identity; None draws a fresh identity for each run.
         state: Folder a publisher keeps its state in, None keeps none.
         cover_every: A publisher takes part in every N-th round; 1 is every round.
+        capability: What it shows after each handshake; None shows nothing.
     """
 
     secret: Secret | None
     state: Path | None
     cover_every: int
+    capability: bytes | None = field(default=None, repr=False)

@@ -12,15 +12,21 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from zipnet.access.capability import CapabilityRole
+
 __all__ = [
     "ALLOW_FEW_PARTICIPANTS",
     "ALLOW_PUBLIC_METRICS",
+    "ALLOW_UNSIGNED_SETTINGS",
     "Endpoint",
     "parse_cover_every",
     "parse_duration_ms",
     "parse_endpoint",
     "parse_endpoints",
+    "parse_issuers",
     "parse_mrtd",
+    "parse_roles",
+    "parse_uids",
     "parse_whole",
 ]
 
@@ -30,9 +36,13 @@ ALLOW_PUBLIC_METRICS: Final = "I understand that anybody who reaches this port c
 ALLOW_FEW_PARTICIPANTS: Final = "I understand that small rounds hide little"
 """Value of ``allow_few_participants`` that lets production run with fewer than eight clients."""
 
+ALLOW_UNSIGNED_SETTINGS: Final = "I understand that whoever can write this file can change the node"
+"""Value of ``allow_unsigned_settings`` that lets production read a settings file nobody signed."""
+
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h)?", re.ASCII)
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, None: 1000}
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_ISSUER = re.compile(r"issuer1([0-9a-f]{64})")
 _MAX_PORT = 65_535
 _MAX_ENDPOINTS = 16
 _MEASUREMENT_BYTES = 48
@@ -112,6 +122,36 @@ def parse_cover_every(value: object) -> int:
     if not 1 <= number <= 10_000:  # noqa: PLR2004 - a publisher that rare is no cover for anybody
         raise ValueError("not between 1 and 10000")
     return number
+
+
+def parse_issuers(value: object) -> tuple[bytes, ...]:
+    """Read the keys of token issuers: ``issuer1`` and 64 hexadecimal digits, between commas."""
+    keys = tuple(_ISSUER.fullmatch(item) for item in _listed(value))
+    if not keys or None in keys:
+        raise ValueError("not a list of issuers' keys")
+    return tuple(bytes.fromhex(match[1]) for match in keys if match is not None)
+
+
+def parse_roles(value: object) -> frozenset[CapabilityRole]:
+    """Read the roles a node asks a capability for, separated by commas."""
+    items = _listed(value)
+    if not items or not set(items) <= {str(role) for role in CapabilityRole}:
+        raise ValueError("not a list of roles")
+    return frozenset(CapabilityRole(item) for item in items)
+
+
+def parse_uids(value: object) -> tuple[int, ...]:
+    """Read numbers of users, separated by commas."""
+    return tuple(parse_whole(item) for item in _listed(value))
+
+
+def _listed(value: object) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple | frozenset) or len(items) > _MAX_ENDPOINTS:
+        raise ValueError(f"not a list of up to {_MAX_ENDPOINTS}")
+    if not all(isinstance(item, str | int) for item in items):
+        raise ValueError("not a list of words")
+    return tuple(str(item).strip() for item in items)
 
 
 def parse_whole(value: object) -> int:
