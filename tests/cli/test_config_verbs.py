@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness.command import zipnet
+from tests.harness.command import Done, zipnet
 from tests.harness.instance_files import InstanceFiles
 
 if TYPE_CHECKING:
@@ -89,12 +89,57 @@ def test_an_open_secret_warns_and_production_refuses_it(files: InstanceFiles) ->
     lax = zipnet("config", "check", "--role", "server", "-c", config, cwd=files.folder)
     assert lax.code == 0
     assert "warning: SECRET: the secret file" in lax.err
-    strict = zipnet(
+    _sign(files, config)
+    strict = _check_in_production(files, config)
+    assert strict.code == 2
+    assert "chmod 600" in strict.err
+
+
+def _sign(files: InstanceFiles, config: Path) -> None:
+    with config.open("a") as file:
+        file.write("config_version = 1\nmin_participants = 8\n")
+    assert zipnet("keygen", "operator", "--out", "signer.key", cwd=files.folder).code == 0
+    done = zipnet("config", "sign", config, "--key", "signer.key", cwd=files.folder)
+    assert done.code == 0, done.err
+
+
+def _check_in_production(files: InstanceFiles, config: Path) -> Done:
+    return zipnet(
+        "config", "check", "--role", "server", "-c", config, "--set", "profile=production",
+        "--set", "config-key=signer.key.pub", cwd=files.folder,
+    )  # fmt: skip
+
+
+def test_production_takes_a_file_once_it_is_signed_and_none_that_changed_since(
+    files: InstanceFiles,
+) -> None:
+    config = _config(files)
+    unsigned = zipnet(
         "config", "check", "--role", "server", "-c", config, "--set", "profile=production",
         cwd=files.folder,
     )  # fmt: skip
-    assert strict.code == 2
-    assert "chmod 600" in strict.err
+    assert unsigned.code == 2
+    assert "zipnet config sign" in unsigned.err
+    _sign(files, config)
+    assert _check_in_production(files, config).code == 0
+    good = zipnet("config", "verify", config, "--key", "signer.key.pub", cwd=files.folder)
+    assert (good.code, good.out) == (0, f"signature ok: {config}\n")
+    config.write_text(config.read_text().replace('"3s"', '"4s"'))
+    for done in (
+        _check_in_production(files, config),
+        zipnet("config", "verify", config, "--key", "signer.key.pub", cwd=files.folder),
+    ):
+        assert done.code == 2
+        assert "was altered" in done.err
+
+
+def test_a_file_without_a_number_is_not_signed(files: InstanceFiles) -> None:
+    config = _config(files)
+    before = config.read_text()
+    done = zipnet("config", "sign", config, "--key", "operator.secret", cwd=files.folder)
+    assert done.code == 2
+    assert "config_version" in done.err
+    assert config.read_text() == before
 
 
 @pytest.mark.requirement("Z13")
