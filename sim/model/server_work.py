@@ -21,6 +21,7 @@ from zipnet.machines.server_effects import (
     AssembleRecord,
     CatchUpRecords,
     Effect,
+    EnforceRevocation,
     Fetch,
     KeepAggregate,
     KemKeyReady,
@@ -113,6 +114,8 @@ class ServerWork(ServerBody):
                 self._opened(effect)
             case PublishAborted():
                 self._aborted(effect)
+            case EnforceRevocation():
+                world.note("revocation_enforced", self.name, note=effect.revocation.kind.name)
 
     async def _unblind(self, effect: Unblind) -> None:
         world, header = self.world, effect.header

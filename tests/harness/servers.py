@@ -31,6 +31,7 @@ from zipnet.machines.server_effects import (
     ClientNotAdmitted,
     Committed,
     Effect,
+    EnforceRevocation,
     Event,
     Fetch,
     Instant,
@@ -166,6 +167,7 @@ class ServerCluster:
         self.refused: list[tuple[int, int, str]] = []
         self.performed: list[tuple[int, Effect]] = []
         self.opened: list[RoundHeader] = []
+        self.revoked: list[tuple[ServerIndex, bytes]] = []
         self.aborted: list[int] = []
         self.crash: Callable[[int, Effect, str], bool] = lambda *_: False
         self._engine = pad_engine()
@@ -324,6 +326,8 @@ class ServerCluster:
                     self.opened.append(effect.signed.header)
             case PublishAborted():
                 self.aborted.append(effect.aborted.round)
+            case EnforceRevocation():
+                self.revoked.append((server.index, effect.statement))
 
     def _propose(self, server: HarnessServer, command: object) -> None:
         identity = self.committee.identities[server.index]

@@ -300,6 +300,7 @@ def commands() -> Iterator[Vector]:
         "sign-record": (7, be64(7) + second + third + hybrid),
         "seal-record": (8, be64(7)),
         "abort-round": (9, be64(7) + b"\3" + layouts.roster([0, 2])),
+        "revoke": (10, be16(96) + first + second + third),
     }
     base: Lines = [("group", GROUP.hex()), ("key", ED25519.hex())]
     for title, (kind, fields) in table.items():
@@ -327,7 +328,7 @@ def commands() -> Iterator[Vector]:
         ("empty", b"", REFUSED),
         ("signature-only", bytes(64), REFUSED),
         ("other-layout", signed(b"\2" + seal[1:]), REFUSED),
-        ("unknown-kind", signed(layouts.command(10, 1, be64(7))), REFUSED),
+        ("unknown-kind", signed(layouts.command(99, 1, be64(7))), REFUSED),
         ("kind-zero", signed(layouts.command(0, 1, be64(7))), REFUSED),
         ("no-such-author", signed(layouts.command(8, 3, be64(7))), REFUSED),
         ("truncated", signed(seal[:-1]), REFUSED),

@@ -16,6 +16,9 @@ Rules:
    when every server of the roster says which partials nobody could give it, all the same ones, and
    nobody has signed. Those that are waited for must say so themselves, except as many as
    ``max_absent`` leaves. One live server that holds the partial, or still hopes, prevents it.
+7. What the operator, or whoever has its warrant, revokes is out from that command on, for good: a
+   revoked client is retired and not registered again, a revoked server's commands change nothing
+   and no roster has it.
 
 Privacy does not rest on this file: each server also asks its own ``guard`` before it releases
 anything, and the guard does not believe the log.
@@ -39,25 +42,29 @@ from zipnet.protocol.command import (
     PostPartial,
     RegisterClient,
     RetireClient,
+    Revoke,
     SealRecord,
     SignRecord,
     open_command,
 )
 from zipnet.protocol.header import verify_header
 from zipnet.protocol.identity import verify_hybrid
-from zipnet.protocol.ids import RegistryIndex, RoundNumber
+from zipnet.protocol.ids import PeerId, RegistryIndex, RoundNumber
 from zipnet.protocol.record import RECORD_SIGNATURE_USE, ZERO_RECORD_HASH
 from zipnet.protocol.registration import RegistryChange
 from zipnet.protocol.reservation import EMPTY_SCHEDULE_HASH
+from zipnet.protocol.revocation import RevokedKind, open_revocation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.header import RoundHeader, SignedHeader
-    from zipnet.protocol.ids import Digest, PeerId, ServerIndex
+    from zipnet.protocol.ids import Digest, ServerIndex
+    from zipnet.protocol.revocation import Revocation
 
 __all__ = [
+    "MAX_REVOCATIONS",
     "REGISTRY_HISTORY",
     "ClientRegistered",
     "ClientRetired",
@@ -67,6 +74,7 @@ __all__ = [
     "PartialMissed",
     "PartialPosted",
     "Phase",
+    "PrincipalRevoked",
     "Refused",
     "RoundAborted",
     "RoundChosen",
@@ -78,6 +86,9 @@ __all__ = [
 
 REGISTRY_HISTORY = 4096
 """Changes of the registry that are always kept; beyond them at most four for each client."""
+
+MAX_REVOCATIONS = 8192
+"""Statements that are kept; only the operator and its warrants make any."""
 
 
 class Phase(Enum):
@@ -120,6 +131,15 @@ class ClientRetired:
     """A registry index is out for good."""
 
     index: RegistryIndex
+
+
+@dataclass(frozen=True, slots=True)
+class PrincipalRevoked:
+    """A capability or a peer is out for good; a client's ``index`` with it."""
+
+    revocation: Revocation
+    statement: bytes = field(repr=False)
+    index: RegistryIndex | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +210,7 @@ Outcome = (
     | KemAnnounced
     | ClientRegistered
     | ClientRetired
+    | PrincipalRevoked
     | RoundOpened
     | RoundChosen
     | PartialPosted
@@ -226,6 +247,7 @@ class CommitteeState:
         self.next_sequence = 0
         self.serials: dict[PeerId, int] = {}
         self.registry_version = 0
+        self.revoked: dict[tuple[RevokedKind, bytes], bytes] = {}
         # The whole of what may happen when: (phase, command) -> transition.
         self._transitions: dict[
             tuple[Phase, type[Command]], Callable[[ServerIndex, Command], Outcome]
@@ -243,6 +265,7 @@ class CommitteeState:
             self._transitions[phase, AnnounceKem] = self._on_announce
             self._transitions[phase, RegisterClient] = self._on_register
             self._transitions[phase, RetireClient] = self._on_retire
+            self._transitions[phase, Revoke] = self._on_revoke
 
     @property
     def header(self) -> RoundHeader | None:
@@ -255,6 +278,24 @@ class CommitteeState:
         changes = self.registry.changes_from(told, self.registry.version - told)
         return self.last_round > 0 and any(change.client is None for change in changes)
 
+    def is_revoked(self, peer: PeerId) -> bool:
+        """Tell whether a peer was revoked, whatever it was."""
+        return (RevokedKind.PEER, peer) in self.revoked
+
+    def is_revoked_server(self, server: ServerIndex) -> bool:
+        """Tell whether a member of the committee was revoked."""
+        return bool(self.revoked) and self.is_revoked(self.descriptor.committee[server].peer_id)
+
+    def revocation_of(self, statement: bytes) -> Revocation:
+        """Check a statement against this group's operator.
+
+        Raises:
+            RemoteProtocolError: It is no statement of this group.
+            VerificationError: Nobody entitled signed it.
+        """
+        operator = self.descriptor.descriptor.operator.ed25519
+        return open_revocation(statement, self.descriptor.group, operator)
+
     def apply(self, data: bytes) -> Outcome:
         """Apply one committed command and say what became of it."""
         descriptor = self.descriptor
@@ -264,6 +305,8 @@ class CommitteeState:
             return Refused("malformed")
         except VerificationError:
             return Refused("bad_signature")
+        if self.is_revoked_server(signed.author):
+            return Refused("revoked")
         handler = self._transitions.get((self.phase, type(signed.command)))
         if handler is None:
             return Refused("out_of_place")
@@ -282,6 +325,8 @@ class CommitteeState:
         assert isinstance(command, RegisterClient)
         if command.serial <= self.serials.get(command.peer, -1):
             return Refused("stale_registration")
+        if self.is_revoked(command.peer):
+            return Refused("revoked")
         old = self.registry.index_of(command.peer)
         if old is None and self.registry.active_count >= self.max_clients:
             return Refused("registry_full")
@@ -317,6 +362,26 @@ class CommitteeState:
         self._retire(command.index)
         return ClientRetired(command.index)
 
+    def _on_revoke(self, _author: ServerIndex, command: Command) -> Outcome:
+        """Rule 7."""
+        assert isinstance(command, Revoke)
+        try:
+            revocation = self.revocation_of(command.statement)
+        except (RemoteProtocolError, VerificationError):
+            return Refused("bad_revocation")
+        key = (revocation.kind, revocation.target)
+        if key in self.revoked:
+            return Refused("known_revocation")
+        if len(self.revoked) >= MAX_REVOCATIONS:
+            return Refused("revocations_full")
+        self.revoked[key] = command.statement
+        index = None
+        if revocation.kind is RevokedKind.PEER:
+            index = self.registry.index_of(PeerId(revocation.target))
+        if index is not None:
+            self._retire(index)
+        return PrincipalRevoked(revocation, command.statement, index)
+
     def _retire(self, index: RegistryIndex) -> None:
         until = RoundNumber(self.last_round + 1)
         self.registry.apply((RegistryChange(index, None, None, until),))
@@ -347,6 +412,8 @@ class CommitteeState:
         known = self.registry_version <= header.registry_version <= self.registry.version
         if not known or self.registry.digest_at(header.registry_version) != header.registry_digest:
             return "unknown_registry"
+        if any(self.is_revoked_server(server) for server in header.roster):
+            return "roster_not_allowed"
         try:
             self.descriptor.require_roster(header.roster)
             verify_header(signed, self.descriptor.committee_keys)

@@ -17,11 +17,12 @@ Layout (big-endian; ``count · item`` is a list with its length in front)::
           ‖ missed u8 · (server u8 ‖ roster u16)                       by server
           ‖ registry digest 32 ‖ changes u32 · var16
           ‖ serials u32 · (peer 32 ‖ serial u64)                       longest unused first
+          ‖ revocations u32 · var16                                    version 2 only, in log order
 
 Rules:
 
-1. There is one way to write a state; anything else is refused with
-   :class:`~zipnet.errors.RemoteProtocolError`, and never half taken.
+1. There is one way to write a state: version 1 where nothing was revoked, else version 2; anything
+   else is refused with :class:`~zipnet.errors.RemoteProtocolError`, and never half taken.
 2. The registry is written as its changes and checked against the digest chained over them.
 3. Kept of closed rounds: their number, the last record's hash, schedule and sequence. Kept of the
    registry: the changes since its last new beginning, at most 4,096 or four for each client
@@ -34,14 +35,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zipnet.errors import LocalProtocolError, RemoteProtocolError
-from zipnet.machines.committee import CommitteeState, KemAnnounced, Phase
+from zipnet.errors import LocalProtocolError, RemoteProtocolError, VerificationError
+from zipnet.machines.committee import MAX_REVOCATIONS, CommitteeState, KemAnnounced, Phase
 from zipnet.protocol.command import ChooseAggregate, SignRecord
 from zipnet.protocol.encoding import Reader, Writer
 from zipnet.protocol.header import SignedHeader, decode_roster, encode_roster
 from zipnet.protocol.identity import HYBRID_SIGNATURE_BYTES
 from zipnet.protocol.ids import Digest, PeerId, RoundNumber, ServerIndex, derive
 from zipnet.protocol.registration import RegistryChange
+from zipnet.protocol.revocation import MAX_STATEMENT_BYTES
 
 if TYPE_CHECKING:
     from zipnet.protocol.descriptor import TrustedDescriptor
@@ -50,6 +52,7 @@ __all__ = ["MAX_STATE_BYTES", "decode_state", "encode_state", "state_digest"]
 
 MAX_STATE_BYTES: Final = 48 << 20
 _VERSION: Final = 1
+_WITH_REVOCATIONS: Final = 2
 _MAX_HEADER: Final = 512
 _MAX_CHANGE: Final = 128
 _PHASES: Final = (Phase.IDLE, Phase.OPEN, Phase.CHOSEN, Phase.REVEALED)
@@ -61,7 +64,8 @@ def encode_state(state: CommitteeState) -> bytes:
     Raises:
         LocalProtocolError: It is larger than :data:`MAX_STATE_BYTES`.
     """
-    writer = Writer().u8(_VERSION).fixed(state.descriptor.group, 32)
+    version = _WITH_REVOCATIONS if state.revoked else _VERSION
+    writer = Writer().u8(version).fixed(state.descriptor.group, 32)
     writer.u64(state.descriptor.descriptor.version)
     writer.u8(_PHASES.index(state.phase)).u64(state.last_round).u64(state.last_final)
     writer.fixed(state.last_record, 32).fixed(state.schedule, 32)
@@ -70,6 +74,10 @@ def encode_state(state: CommitteeState) -> bytes:
         writer.u8(announced.server).u64(announced.epoch).fixed(announced.announcement, 32)
     _write_round(writer, state)
     _write_registry(writer, state)
+    if state.revoked:
+        writer.u32(len(state.revoked))
+        for statement in state.revoked.values():
+            writer.var16(statement)
     data = writer.take()
     if len(data) > MAX_STATE_BYTES:
         raise LocalProtocolError(f"a committee state of {len(data)} bytes is too large to keep")
@@ -123,8 +131,10 @@ def decode_state(
         raise RemoteProtocolError("a committee state of an impossible size")
     reader = Reader(data)
     state = CommitteeState(descriptor, max_clients=max_clients)
-    named = (reader.u8(), reader.fixed(32), reader.u64())
-    if named != (_VERSION, descriptor.group, descriptor.descriptor.version):
+    version = reader.u8()
+    named = (reader.fixed(32), reader.u64())
+    known = version in (_VERSION, _WITH_REVOCATIONS)
+    if not known or named != (descriptor.group, descriptor.descriptor.version):
         raise RemoteProtocolError("a committee state of another layout, group or descriptor")
     phase = reader.u8()
     if phase >= len(_PHASES):
@@ -138,6 +148,8 @@ def decode_state(
         state.kem[server] = KemAnnounced(server, epoch, Digest(reader.fixed(32)))
     _read_round(reader, state)
     _read_registry(reader, state)
+    if version == _WITH_REVOCATIONS:
+        _read_revocations(reader, state)
     reader.finish()
     # What was sorted, named once, and in bounds writes itself again byte for byte.
     if encode_state(state) != data:
@@ -179,6 +191,20 @@ def _read_registry(reader: Reader, state: CommitteeState) -> None:
     for _ in range(reader.u32()):
         peer = PeerId(reader.fixed(32))
         state.serials[peer] = reader.u64()
+
+
+def _read_revocations(reader: Reader, state: CommitteeState) -> None:
+    """Take the statements as the log did: each is signed, so none is believed unseen."""
+    count = reader.u32()
+    if count > MAX_REVOCATIONS:
+        raise RemoteProtocolError("a committee state with too many revocations")
+    for _ in range(count):
+        statement = reader.var16(max_len=MAX_STATEMENT_BYTES)
+        try:
+            revocation = state.revocation_of(statement)
+        except VerificationError as error:
+            raise RemoteProtocolError("a committee state with a forged revocation") from error
+        state.revoked[revocation.kind, revocation.target] = statement
 
 
 def _require_sense(state: CommitteeState) -> None:

@@ -105,7 +105,8 @@ class Leader:
         if early or (few and not state.has_untold_retirements()):
             return None
         everyone = range(len(self._descriptor.committee))
-        roster = tuple(ServerIndex(i) for i in everyone if i == self._server or i in view.connected)
+        here = (ServerIndex(i) for i in everyone if i == self._server or i in view.connected)
+        roster = tuple(server for server in here if not state.is_revoked_server(server))
         if len(roster) < self._descriptor.required_signatures:
             return None
         return RoundHeader(

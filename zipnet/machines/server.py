@@ -15,6 +15,8 @@ Rules:
 5. Only the leader opens, chooses, aborts and seals; every server could, and the log decides.
 6. A partial is given up, in the log and after the deadline only, when no server gave it and its own
    is out of reach or has given it up as well.
+7. What the log revokes is cut off at once, caught up or not. A server that reads its own revocation
+   does nothing more.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from zipnet.machines.committee import (
     ClientRetired,
     CommitteeState,
     Phase,
+    PrincipalRevoked,
     RoundAborted,
     RoundOpened,
     RoundSealed,
@@ -44,6 +47,7 @@ from zipnet.machines.server_effects import (
     ClientNotAdmitted,
     Committed,
     Effect,
+    EnforceRevocation,
     Event,
     Fetch,
     Instant,
@@ -201,7 +205,7 @@ class ServerMachine:
                 self._kem_ready = event
             case TimerFired():
                 pass
-        if self._caught_up:
+        if self._caught_up and not self.state.is_revoked_server(self.server):
             self._look(now, effects)
         return effects
 
@@ -229,7 +233,7 @@ class ServerMachine:
         """Return the servers without which no round can go on, as far as this one sees."""
         header = self.state.header
         if header is None:
-            here = (*self._connected, self.server)
+            here = {s for s in (*self._connected, self.server) if not self._is_out(s)}
             if len(here) >= self._descriptor.required_signatures:
                 return ()
             everyone = range(len(self._descriptor.committee))
@@ -239,9 +243,12 @@ class ServerMachine:
             return self._missing_of(header)
         return ()
 
+    def _is_out(self, server: ServerIndex) -> bool:
+        return self.state.is_revoked_server(server)
+
     # -- what the log says -----------------------------------------------------------------
 
-    def _on_committed(  # noqa: C901 - the table of outcomes
+    def _on_committed(  # noqa: C901, PLR0912 - the table of outcomes
         self, data: bytes, now: Instant, effects: list[Effect]
     ) -> None:
         outcome = self.state.apply(data)
@@ -272,6 +279,10 @@ class ServerMachine:
                     self._registrations[change.index] = change.registration
             case ClientRetired():
                 self._forget_client(outcome.index, effects)
+            case PrincipalRevoked():
+                if outcome.index is not None:
+                    self._forget_client(outcome.index, effects)
+                effects.append(EnforceRevocation(outcome.revocation, outcome.statement))
             case _:
                 pass
 
@@ -296,6 +307,11 @@ class ServerMachine:
                 self._to_admit[index] = AdmitClient(change)
                 self._registrations[index] = change.registration
         effects.append(RetireOtherChains(frozenset(active)))
+        effects.extend(
+            EnforceRevocation(state.revocation_of(statement), statement)
+            for key, statement in state.revoked.items()
+            if key not in old.revoked
+        )
         closed = state.last_round if state.phase is Phase.IDLE else state.last_round - 1
         # In strides the chains can be moved by, since closings in between were not seen.
         stride = self._descriptor.params.max_skip_rounds
@@ -497,7 +513,8 @@ class ServerMachine:
         if self.state.signatures or now.monotonic < self._last_open + self._deadline_s:
             return
         missing = self._missing_of(header)
-        hoped_for = self._connected - self.state.missed.keys()
+        here = (server for server in self._connected if not self._is_out(server))
+        hoped_for = set(here) - self.state.missed.keys()
         if missing and not hoped_for.intersection(missing):
             command = AbortRound(header.round, AbortReason.PARTIAL_WITHHELD, missing)
             if self.state.missed.get(self.server) != frozenset(missing):

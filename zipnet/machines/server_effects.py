@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from zipnet.protocol.ids import Digest, RegistryIndex, RoundNumber, ServerIndex
     from zipnet.protocol.participants import Participants
     from zipnet.protocol.registration import RegistryChange
+    from zipnet.protocol.revocation import Revocation
 
 __all__ = [
     "AdmitClient",
@@ -35,6 +36,7 @@ __all__ = [
     "ClientNotAdmitted",
     "Committed",
     "Effect",
+    "EnforceRevocation",
     "Event",
     "Fetch",
     "Instant",
@@ -346,6 +348,14 @@ class PublishAborted:
     aborted: RoundAborted
 
 
+@dataclass(frozen=True, slots=True)
+class EnforceRevocation:
+    """Cut off what was revoked, keep the statement for restarts, and tell the aggregators."""
+
+    revocation: Revocation
+    statement: bytes = field(repr=False)
+
+
 Effect = (
     Propose
     | OpenRoundWith
@@ -365,4 +375,5 @@ Effect = (
     | AnnounceKemKey
     | PublishOpened
     | PublishAborted
+    | EnforceRevocation
 )

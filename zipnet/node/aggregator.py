@@ -24,7 +24,13 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
-from zipnet.errors import AdmissionError, DuplicateIdentityError, RemoteProtocolError, ZipnetError
+from zipnet.errors import (
+    AdmissionError,
+    DuplicateIdentityError,
+    RemoteProtocolError,
+    VerificationError,
+    ZipnetError,
+)
 from zipnet.machines.aggregator import AggregatorMachine
 from zipnet.machines.aggregator_effects import (
     Accept,
@@ -45,11 +51,13 @@ from zipnet.node.aggregator_routes import AggregatorRoutes
 from zipnet.node.alone import Target, require_alone
 from zipnet.node.attestation import NodeAttestation
 from zipnet.node.build import build_commit, build_version
+from zipnet.node.capabilities import SessionCapabilities, show_capability
 from zipnet.node.feed import Feed
 from zipnet.node.http import serve_http
 from zipnet.node.listen import NodeListener
 from zipnet.node.notify import ServiceNotifier
 from zipnet.node.record_tail import RecordTail
+from zipnet.node.revocations import NodeRevocations
 from zipnet.node.uplink import deliver_aggregate
 from zipnet.node.upstream import Upstream
 from zipnet.observe.health import Health
@@ -73,10 +81,10 @@ if TYPE_CHECKING:
     from zipnet.ports import Transport
     from zipnet.protocol.descriptor import NodeEntry
     from zipnet.protocol.header import SignedHeader
-    from zipnet.protocol.ids import RoundNumber
+    from zipnet.protocol.ids import PeerId, RoundNumber
     from zipnet.protocol.record import VerifiedRecord
     from zipnet.settings.types import AggregatorSettings
-    from zipnet.transport.session import HelloFacts
+    from zipnet.transport.session import HelloFacts, Session
 
 __all__ = ["Aggregator", "run_aggregator"]
 
@@ -143,6 +151,10 @@ class Aggregator:
         self.metrics.server_registry_size.set(len(self._descriptor.committee))
         self.health = Health(_CONDITIONS, self.metrics)
         self.machine = AggregatorMachine(self._descriptor, settings.entry, cadence=settings.cadence)
+        self._revocations = NodeRevocations(self._descriptor)
+        self._capabilities = SessionCapabilities(
+            settings.access, self._descriptor.group, self._revocations.book, time.time
+        )
         self._tail = RecordTail(self._descriptor)
         self._transports = self._make_transports()
         self._refusing: set[ServerIndex | None] = set()
@@ -157,6 +169,7 @@ class Aggregator:
             next_sequence=lambda: self._tail.next_sequence or 0,
             last_record=lambda: self._tail.last_bytes,
             open_round=self._open_round,
+            check=self._capabilities.check,
         )
         self._routes = AggregatorRoutes(
             params=self._descriptor.params,
@@ -166,6 +179,7 @@ class Aggregator:
             read_records=self._read_records,
             next_sequence=lambda: self._tail.next_sequence or 0,
             metrics=self.metrics,
+            capabilities=self._capabilities,
         )
 
     # -- parts -----------------------------------------------------------------------------
@@ -213,6 +227,7 @@ class Aggregator:
             node.identity.ed25519,
             self._terms,
             expected_peer=node.peer_id,
+            on_up=self.on_link_up,
             on_refused=lambda error: self.on_link_refused(None, error),
         )
 
@@ -246,6 +261,15 @@ class Aggregator:
             handlers=dict.fromkeys((Role.CLIENT, Role.READER, Role.AGGREGATOR), self._routes.serve),
             metrics=self.metrics,
             admit=self._admit,
+            barred=self._revocations.refusal,
+        )
+        self._revocations.bind(
+            sessions=self._listener.sessions,
+            shown_by=self._capabilities.shown_by,
+            links=self._links_by_peer,
+            on_enforced=lambda revocation: self.metrics.revocations.inc(
+                revocation.kind.name.lower()
+            ),
         )
         stack.push_async_callback(self._listener.close)
         self.port = await self._listener.start(
@@ -453,6 +477,30 @@ class Aggregator:
             return
         self.metrics.rounds_aborted.inc(_abort_reason(why))
         self._feed.publish_aborted(round_number, why)
+
+    async def on_revoked(self, statements: Sequence[bytes]) -> None:
+        """A server says what was revoked; each statement proves itself or is passed over."""
+        for statement in statements:
+            try:
+                revocation = self._revocations.open(statement)
+            except (RemoteProtocolError, VerificationError) as error:
+                _log.warning("revocation_refused", reason=error.reason)
+                return
+            await self._revocations.enforce(revocation, statement)
+
+    async def on_link_up(self, session: Session) -> None:
+        """Show this node's capability, where it has one, before anything is asked."""
+        await show_capability(session, self._settings.capability)
+
+    def _links_by_peer(self) -> dict[PeerId, PersistentLink]:
+        committee = self._descriptor.committee
+        links = {
+            one.peer_id: link for one, link in zip(committee, self._upstream.links, strict=True)
+        }
+        node = self._parent_entry()
+        if node is not None and self._parent is not None:
+            links[node.peer_id] = self._parent
+        return links
 
     def on_distrust(self, reason: str) -> None:
         """The source said something wrong."""

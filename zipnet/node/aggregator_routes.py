@@ -44,6 +44,7 @@ from zipnet.wire.messages import (
 if TYPE_CHECKING:
     from zipnet.machines.aggregator import AggregatorMachine
     from zipnet.machines.aggregator_effects import Event
+    from zipnet.node.capabilities import SessionCapabilities
     from zipnet.node.feed import Feed, ReadRecords
     from zipnet.observe.metrics import NodeMetrics
     from zipnet.protocol.ids import PeerId
@@ -71,6 +72,7 @@ class AggregatorRoutes:
         read_records: Where records are read from.
         next_sequence: Sequence number the next record will have.
         metrics: Where refusals are counted.
+        capabilities: What sessions showed.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class AggregatorRoutes:
         read_records: ReadRecords,
         next_sequence: Callable[[], int],
         metrics: NodeMetrics,
+        capabilities: SessionCapabilities,
     ) -> None:
         self._params = params
         self._machine = machine
@@ -91,6 +94,7 @@ class AggregatorRoutes:
         self._read_records = read_records
         self._next_sequence = next_sequence
         self._metrics = metrics
+        self._capabilities = capabilities
         self._tickets = itertools.count()
         self._opened = asyncio.Event()
         self._waiting: set[Session] = set()
@@ -100,6 +104,7 @@ class AggregatorRoutes:
             Kind.SUBMIT_ENVELOPE: (frozenset({Role.CLIENT}), self._submit_envelope),
             Kind.SUBMIT_AGGREGATE: (frozenset({Role.AGGREGATOR}), self._submit_aggregate),
             Kind.GET_RECORDS: (frozenset(Role), self._get_records),
+            Kind.PRESENT_CAPABILITY: (frozenset(Role), capabilities.present),
         }
 
     def round_opened(self) -> None:
@@ -128,6 +133,7 @@ class AggregatorRoutes:
         try:
             if route is None or session.peer.role not in roles or frame.request_id == 0:
                 raise AdmissionError("this request is not served here", code="not_allowed")
+            self._capabilities.check(session, frame.kind)
             answer = await route(session, frame.payload)
         except AdmissionError as error:
             self._metrics.rejected.inc(error.code)

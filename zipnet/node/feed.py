@@ -128,6 +128,7 @@ class Feed:
         first_sequence: Sequence number of the oldest record there is; older ones are passed over.
         last_record: The newest record's bytes.
         open_round: The signed header of the round that is open now.
+        check: Raises the refusal of a session that may not subscribe.
         limits: Bounds of each subscriber.
     """
 
@@ -139,6 +140,7 @@ class Feed:
         last_record: Callable[[], bytes | None],
         open_round: Callable[[], bytes | None],
         first_sequence: Callable[[], int] = lambda: 0,
+        check: Callable[[Session, int], None] = lambda _session, _kind: None,
         limits: FeedLimits = DEFAULT_FEED_LIMITS,
     ) -> None:
         self._read_records = read_records
@@ -146,6 +148,7 @@ class Feed:
         self._first_sequence = first_sequence
         self._last_record = last_record
         self._open_round = open_round
+        self._check = check
         self._limits = limits
         self._subscribers: dict[Session, _Subscriber] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -205,6 +208,7 @@ class Feed:
             self._subscribers.pop(session, None)
 
     def _on_subscribe(self, subscriber: _Subscriber, frame: Frame) -> Frame:
+        self._check(subscriber.session, frame.kind)
         request = decode(frame.payload, Subscribe)
         following = self._next_sequence()
         asked = following if request.from_sequence is None else request.from_sequence

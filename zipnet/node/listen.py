@@ -85,12 +85,13 @@ class NodeListener:
         handlers: Serves the sessions of each role; a role without handler is refused.
         metrics: Where refusals are counted.
         admit: Further say about clients and readers: an error refuses.
+        barred: The refusal of a peer of whatever role that may not come in; None lets it.
         unserved: The refusal for a role without handler; ``not_registered`` when None.
         limits: Bounds.
         on_refused: Told the reason of every admission refused and every bond dropped.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - who may come in has four sides
         self,
         *,
         terms: SessionTerms,
@@ -98,6 +99,7 @@ class NodeListener:
         handlers: Mapping[Role, SessionHandler],
         metrics: NodeMetrics,
         admit: Callable[[HelloFacts], ZipnetError | None] | None = None,
+        barred: Callable[[HelloFacts], ZipnetError | None] | None = None,
         unserved: Callable[[Role], ZipnetError] | None = None,
         limits: ListenLimits = DEFAULT_LISTEN_LIMITS,
         on_refused: Callable[[str], None] | None = None,
@@ -107,6 +109,7 @@ class NodeListener:
         self._handlers = handlers
         self._metrics = metrics
         self._admit_others = admit
+        self._barred = barred
         self._unserved = unserved
         self._limits = limits
         self._on_refused = on_refused
@@ -240,7 +243,8 @@ class NodeListener:
     # -- admission -------------------------------------------------------------------------
 
     def _admit(self, facts: HelloFacts) -> ZipnetError | None:
-        refusal = self._admit_role(facts)
+        barred = None if self._barred is None else self._barred(facts)
+        refusal = barred or self._admit_role(facts)
         if refusal is None and facts.peer_id is not None:
             refusal = self._admit_single((facts.peer_id, facts.role), facts.boot_id)
         return refusal

@@ -61,6 +61,11 @@ class CommitteeMesh:
         """The other members, in order."""
         return tuple(self._lanes)
 
+    @property
+    def links(self) -> Mapping[ServerIndex, PersistentLink]:
+        """The link to each other member."""
+        return {server: lane.link for server, lane in self._lanes.items()}
+
     def connected(self) -> frozenset[int]:
         """Return the members whose link is up now."""
         return frozenset(s for s, lane in self._lanes.items() if lane.link.session is not None)

@@ -29,6 +29,7 @@ from zipnet.node.alone import Target, require_alone
 from zipnet.node.attestation import NodeAttestation
 from zipnet.node.audit import AuditTrail
 from zipnet.node.build import build_commit, build_version
+from zipnet.node.capabilities import SessionCapabilities
 from zipnet.node.client_evidence import ClientEvidenceKeeper
 from zipnet.node.clock_watch import ClockWatch
 from zipnet.node.engine import open_engine
@@ -39,6 +40,7 @@ from zipnet.node.listen import NodeListener
 from zipnet.node.mesh import CommitteeMesh
 from zipnet.node.notify import ServiceNotifier
 from zipnet.node.record_keeper import RecordKeeper
+from zipnet.node.revocations import NodeRevocations
 from zipnet.node.safe_mode import is_failed_write, note_of, serve_readers_only
 from zipnet.node.server_acts import ServerActs
 from zipnet.node.server_driver import EventQueue, ServerDriver, safe_mode_in
@@ -51,6 +53,7 @@ from zipnet.node.server_state import (
     open_durable,
     open_in_memory,
 )
+from zipnet.node.settings_guard import require_not_older
 from zipnet.observe.health import Health
 from zipnet.observe.log import get_logger
 from zipnet.observe.metrics import NodeMetrics
@@ -70,8 +73,9 @@ if TYPE_CHECKING:
 
     from zipnet.attestation import PlatformAttestor
     from zipnet.machines.server_effects import StandingChanged
-    from zipnet.protocol.ids import RegistryIndex
+    from zipnet.protocol.ids import PeerId, RegistryIndex
     from zipnet.protocol.record import VerifiedRecord
+    from zipnet.protocol.revocation import Revocation
     from zipnet.settings import ServerSettings
     from zipnet.settings.types import NodeSettings
     from zipnet.storage.marker import SafeModeNote
@@ -121,6 +125,7 @@ async def run_server(
     make_folders(settings.state)
     marker = SafeModeMarker(settings.state)
     try:
+        require_not_older(settings, settings.state)
         note = marker.read() or await _run_durable(settings, settings.state, run, marker)
         if note is not None:
             folder = settings.state / RECORDS_FOLDER
@@ -267,6 +272,11 @@ class _Server:
             next_sequence=self.keeper.next_sequence,
         )
         events = EventQueue()
+        self.revocations = NodeRevocations(descriptor, state.revocations)
+        capabilities = SessionCapabilities(
+            settings.access, descriptor.group, self.revocations.book, self._clock.wall
+        )
+        self.capabilities = capabilities
         parts = ServerParts(
             machine=machine,
             descriptor=descriptor,
@@ -282,6 +292,8 @@ class _Server:
             metrics=self.metrics,
             events=events,
             seating=self.seating,
+            revocations=self.revocations,
+            capabilities=capabilities,
             kem_evidence=self._kem_evidence(),
             client_evidence=self._client_evidence(),
         )
@@ -294,6 +306,7 @@ class _Server:
             first_sequence=lambda: self.keeper.first_sequence,
             last_record=lambda: self.keeper.last_bytes,
             open_round=lambda: _signed_bytes(machine),
+            check=capabilities.check,
         )
         self.keeper.attach(self.feed)
         self.machine = machine
@@ -354,7 +367,14 @@ class _Server:
                 descriptor=settings.descriptor,
                 handlers=dict.fromkeys(Role, self.routes.serve),
                 metrics=self.metrics,
+                barred=self.revocations.refusal,
                 on_refused=self.audit.refused,
+            )
+            self.revocations.bind(
+                sessions=listener.sessions,
+                shown_by=self.capabilities.shown_by,
+                links=self._links_by_peer,
+                on_enforced=self._on_revoked,
             )
             stack.callback(self.audit.close)
             stack.push_async_callback(self.acts.close)
@@ -450,6 +470,9 @@ class _Server:
             ok=leader is not None and self.consensus.caught_up(),
             reason="no_leader" if leader is None else "catching_up",
         )
+        own = self._settings.identity.peer_id
+        if self.revocations.book.has_peer(own):
+            self.health.set("standing", ok=False, reason="revoked")
         self._look_for_absent()
 
     def _look_for_absent(self) -> None:
@@ -476,6 +499,10 @@ class _Server:
 
         await self._client_watch.run(lambda: self.machine.state.registry, retire)
 
+    def _links_by_peer(self) -> dict[PeerId, PersistentLink]:
+        committee = self._settings.descriptor.committee
+        return {committee[server].peer_id: link for server, link in self.mesh.links.items()}
+
     # -- what the parts report -----------------------------------------------------------------
 
     def _on_link(self, server: ServerIndex, up: bool) -> None:  # noqa: FBT001 - a callback
@@ -483,6 +510,16 @@ class _Server:
         if up:
             self._doubting.discard(server)
         self._log.info("link_changed", server=int(server), up=up)
+
+    def _on_revoked(self, revocation: Revocation) -> None:
+        kind = revocation.kind.name.lower()
+        self.metrics.revocations.inc(kind)
+        self.audit.note(
+            "principal_revoked",
+            mode=kind,
+            key_id=revocation.target.hex()[:16],
+            operator=revocation.signer.hex()[:16],
+        )
 
     def _on_refused(self, server: ServerIndex, error: ZipnetError) -> bool:
         """Go on slowly, unless most of the others say that this identity is alive elsewhere."""

@@ -32,7 +32,9 @@ from zipnet.machines.server_effects import (
     AnnounceKemKey,
     AssembleRecord,
     CatchUpRecords,
+    ClientNotAdmitted,
     Effect,
+    EnforceRevocation,
     Event,
     Fetch,
     KeepAggregate,
@@ -242,6 +244,8 @@ class ServerActs:
                 await parts.keeper.announce_opened(effect.signed)
             case PublishAborted():
                 await self._publish_aborted(effect)
+            case EnforceRevocation():
+                await self._enforce(effect)
             case _:
                 assert_never(effect)
 
@@ -371,6 +375,14 @@ class ServerActs:
         self._parts.metrics.rounds_aborted.inc(reason)
         self._log.warning("round_aborted", round=aborted.round, reason=reason, absent=absent)
         await self._parts.keeper.announce_aborted(aborted)
+
+    async def _enforce(self, effect: EnforceRevocation) -> None:
+        parts = self._parts
+        await parts.revocations.enforce(effect.revocation, effect.statement)
+        for peer in parts.capabilities.forget_revoked():
+            index = parts.machine.state.registry.index_of(peer)
+            if index is not None:  # the machine proposes to retire it
+                await self._begin(parts.events.post(ClientNotAdmitted(index)))
 
 
 async def _fail(error: SafeMode) -> None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zipnet.machines.server import ServerMachine
+    from zipnet.node.capabilities import SessionCapabilities
     from zipnet.node.client_evidence import ClientEvidenceKeeper
     from zipnet.node.kem_evidence import KemEvidenceKeeper
     from zipnet.node.mesh import CommitteeMesh
     from zipnet.node.record_keeper import RecordKeeper
+    from zipnet.node.revocations import NodeRevocations
     from zipnet.node.seating import Seating
     from zipnet.node.server_driver import EventQueue
     from zipnet.observe.metrics import NodeMetrics
@@ -30,6 +32,8 @@ class ServerParts:
 
     Attributes:
         committee_secret: Salts the participant commitments; never leaves the process.
+        revocations: What was revoked, and the cutting off.
+        capabilities: What sessions showed.
         kem_evidence: What vouches for announced KEM keys; None where the group asks for nothing.
         client_evidence: Judges clients' evidence; None where clients are not gated.
     """
@@ -48,5 +52,7 @@ class ServerParts:
     metrics: NodeMetrics
     events: EventQueue
     seating: Seating
+    revocations: NodeRevocations
+    capabilities: SessionCapabilities
     kem_evidence: KemEvidenceKeeper | None = None
     client_evidence: ClientEvidenceKeeper | None = None

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from zipnet.errors import AdmissionError, ConsensusError, RemoteProtocolError, VerificationError
+from zipnet.node.revocations import pushes_of
 from zipnet.observe.log import get_logger
 from zipnet.protocol.command import RegisterClient
 from zipnet.protocol.ids import Digest, PeerId, RegistryIndex, ServerIndex, content_digest
@@ -86,6 +87,7 @@ class ServerRoutes:
         self._log = get_logger()
         # Every request this server knows, and the roles that may make it.
         self._routes: dict[int, tuple[frozenset[Role], _Route]] = {
+            Kind.PRESENT_CAPABILITY: (_ALL - _SERVERS, parts.capabilities.present),
             Kind.GET_RECORDS: (_ALL, self._get_records),
             Kind.GET_CROWD: (_ALL, self._get_crowd),
             Kind.GET_KEM_KEYS: (_CLIENTS, self._get_kem_keys),
@@ -112,8 +114,11 @@ class ServerRoutes:
         if peer.role is Role.SERVER:
             self._expect(session)
             await session.serve(handle)
-        else:
-            await self._feed.serve(session, handle)
+            return
+        if peer.role is Role.AGGREGATOR:
+            for kind, payload in pushes_of(self._parts.revocations.book.statements):
+                await session.push(kind, payload)
+        await self._feed.serve(session, handle)
 
     def _expect(self, session: Session) -> None:
         peer = session.peer.peer_id
@@ -127,6 +132,7 @@ class ServerRoutes:
             self._parts.metrics.rejected.inc("not_allowed")
             raise AdmissionError("this request is not served to this role", code="not_allowed")
         try:
+            self._parts.capabilities.check(session, frame.kind)
             answer = await route(session, frame.payload)
         except AdmissionError as error:
             self._parts.metrics.rejected.inc(error.code)
@@ -203,6 +209,7 @@ class ServerRoutes:
         peer, digest = registration.identity.peer_id, registration.digest
         place = parts.machine.place_of(peer, digest)
         if place is not None and place[1]:
+            parts.capabilities.registered(session)
             return self._registered(place[0], peer)  # another server took it before
         if place is None:
             self._require_current(registration)
@@ -224,6 +231,7 @@ class ServerRoutes:
             ) from error
         finally:
             admitted.cancel()
+        parts.capabilities.registered(session)
         return self._registered(index, peer)
 
     async def _admission(

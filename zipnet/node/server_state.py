@@ -40,6 +40,7 @@ class ServerState:
     Attributes:
         releases: The release guard's journal.
         raft: The consensus engine's journal, with its snapshots.
+        revocations: Statements of what was revoked.
         custody: KEM keys and client chains.
         records: Sealed records.
         blobs: Blobs by digest.
@@ -49,6 +50,7 @@ class ServerState:
 
     releases: Journal
     raft: CompactingJournal
+    revocations: Journal
     custody: KeyCustody
     records: RecordStore
     blobs: Blobs
@@ -64,6 +66,7 @@ class ServerState:
         """Close everything; key custody is closed by whoever works with it."""
         self.records.close()
         self.raft.close()
+        self.revocations.close()
         self.releases.close()
 
 
@@ -94,6 +97,7 @@ def open_durable(settings: ServerSettings, folder: Path) -> ServerState:
     identity = bytes(settings.identity.peer_id)
     releases = FileJournal(folder / "releases.journal", identity=identity)
     raft = CompactingFileJournal(folder / "consensus", identity=identity)
+    revocations = FileJournal(folder / "revocations.journal", identity=identity)
     custody = KeyCustody(
         CustodyFiles(folder),
         group=group,
@@ -103,7 +107,7 @@ def open_durable(settings: ServerSettings, folder: Path) -> ServerState:
     history = tuple(Released.decode(entry) for entry in releases.entries())
     audit = AuditLog(folder / "audit.log", identity=settings.identity, wall=time.time)
     blobs = BlobStore(folder / "blobs")
-    return ServerState(releases, raft, custody, records, blobs, history, audit)
+    return ServerState(releases, raft, revocations, custody, records, blobs, history, audit)
 
 
 def open_in_memory(settings: ServerSettings) -> ServerState:
@@ -113,5 +117,5 @@ def open_in_memory(settings: ServerSettings) -> ServerState:
         group=settings.descriptor.group,
         max_skip_rounds=settings.descriptor.params.max_skip_rounds,
     )
-    releases, raft = MemoryJournal(), MemoryJournal()
-    return ServerState(releases, raft, custody, MemoryRecords(), MemoryBlobs(), None)
+    releases, raft, revocations = MemoryJournal(), MemoryJournal(), MemoryJournal()
+    return ServerState(releases, raft, revocations, custody, MemoryRecords(), MemoryBlobs(), None)

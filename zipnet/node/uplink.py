@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["deliver_aggregate"]
 
-_TRANSIENT = frozenset({"round_not_open", "overloaded", "identity_busy", "not_ready"})
+_TRANSIENT = frozenset(
+    {"round_not_open", "overloaded", "identity_busy", "not_ready", "capability_missing"}
+)
 _PAUSE_S = 0.05
 _log = get_logger(__name__)
 

@@ -27,6 +27,7 @@ from zipnet.wire.messages import (
     Kind,
     Records,
     RecordSealed,
+    Revoked,
     RoundAborted,
     RoundOpened,
     Subscribe,
@@ -75,6 +76,14 @@ class UpstreamSink(Protocol):
 
     def on_aborted(self, round_number: RoundNumber, why: int) -> None:
         """The source says that a round was given up."""
+        ...
+
+    async def on_revoked(self, statements: Sequence[bytes]) -> None:
+        """A server says what was revoked; nothing of it is verified."""
+        ...
+
+    async def on_link_up(self, session: Session) -> None:
+        """A link to a server stands, and serves nothing yet."""
         ...
 
     def on_distrust(self, reason: str) -> None:
@@ -193,7 +202,8 @@ class Upstream:
 
     # -- links -----------------------------------------------------------------------------
 
-    async def _on_up(self, _session: Session) -> None:
+    async def _on_up(self, session: Session) -> None:
+        await self._sink.on_link_up(session)
         self._some_up.set()
 
     def _down_callback(self, server: ServerIndex) -> Callable[[ZipnetError], None]:
@@ -267,7 +277,9 @@ class Upstream:
 
     def _handler_of(self, server: ServerIndex) -> Callable[[Frame], Awaitable[Frame | None]]:
         async def handle(frame: Frame) -> Frame | None:
-            if self._source == server:
+            if frame.kind == Kind.REVOKED:  # whichever server says it first
+                await self._sink.on_revoked(decode(frame.payload, Revoked).statements)
+            elif self._source == server:
                 await self._on_push(frame, server)
             return None
 

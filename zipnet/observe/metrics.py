@@ -213,6 +213,12 @@ class NodeMetrics:
         self.rejected = self._counter_by_reason(
             "zipnet_rejected_total", "Peers and requests refused, by reason."
         )
+        self.revocations = self._counter_by_reason(
+            "zipnet_revocations_total", "Revocations enforced, by what was revoked."
+        )
+        self.uds_denied = self._counter_by_reason(
+            "zipnet_uds_denied_total", "Callers of the admin socket turned away, by reason."
+        )
         self.collateral_expiry = self._gauge(
             "zipnet_collateral_expiry_timestamp_seconds",
             "When this machine's TDX collateral lapses; 0 where it has none.",

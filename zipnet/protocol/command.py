@@ -23,6 +23,7 @@ from zipnet.protocol.ids import (
     RoundNumber,
     ServerIndex,
 )
+from zipnet.protocol.revocation import MAX_STATEMENT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,7 @@ __all__ = [
     "PostPartial",
     "RegisterClient",
     "RetireClient",
+    "Revoke",
     "SealRecord",
     "SignRecord",
     "SignedCommand",
@@ -141,6 +143,13 @@ class AbortRound:
     absent: tuple[ServerIndex, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Revoke a capability or a peer; the statement says which, and proves who may say so."""
+
+    statement: bytes = field(repr=False)
+
+
 Command = (
     AnnounceKem
     | RegisterClient
@@ -151,6 +160,7 @@ Command = (
     | SignRecord
     | SealRecord
     | AbortRound
+    | Revoke
 )
 
 _KINDS: dict[type, int] = {
@@ -163,6 +173,7 @@ _KINDS: dict[type, int] = {
     SignRecord: 7,
     SealRecord: 8,
     AbortRound: 9,
+    Revoke: 10,
 }
 
 
@@ -184,7 +195,7 @@ def sign_command(
     return body + identity.sign_ed25519(_USE, bytes(group) + body)
 
 
-def _write(writer: Writer, command: Command) -> None:
+def _write(writer: Writer, command: Command) -> None:  # noqa: C901 - one case per command
     match command:
         case AnnounceKem():
             writer.u64(command.epoch).fixed(command.announcement, 32)
@@ -207,6 +218,8 @@ def _write(writer: Writer, command: Command) -> None:
             writer.u64(command.round)
         case AbortRound():
             writer.u64(command.round).u8(command.why).u16(encode_roster(command.absent))
+        case Revoke():
+            writer.var16(command.statement)
         case _:
             assert_never(command)
 
@@ -234,7 +247,7 @@ def open_command(data: bytes, group: GroupId, committee_keys: Sequence[bytes]) -
     return SignedCommand(author, command)
 
 
-def _read(kind: int, reader: Reader) -> Command:  # noqa: PLR0911 - one return per command
+def _read(kind: int, reader: Reader) -> Command:  # noqa: C901, PLR0911 - one return per command
     match kind:
         case 1:
             return AnnounceKem(reader.u64(), Digest(reader.fixed(32)))
@@ -260,6 +273,8 @@ def _read(kind: int, reader: Reader) -> Command:  # noqa: PLR0911 - one return p
             return SealRecord(RoundNumber(reader.u64()))
         case 9:
             return _read_abort(reader)
+        case 10:
+            return Revoke(reader.var16(max_len=MAX_STATEMENT_BYTES))
         case _:
             raise RemoteProtocolError("unknown kind of command")
 

@@ -37,6 +37,7 @@ from zipnet.errors import (
     ZipnetError,
 )
 from zipnet.transport.session import initiate
+from zipnet.wire.frames import CloseCode
 from zipnet.wire.limits import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ FATAL_REFUSALS: Final = frozenset(
         "identity_mismatch",
         "not_registered",
         "policy_mismatch",
+        "revoked",
         "unknown_instance",
         "version",
     }
@@ -152,6 +154,7 @@ class PersistentLink:
         self._down = asyncio.Event()
         self._down.set()
         self._redial = asyncio.Event()
+        self._cut = False
 
     async def wait_up(self) -> None:
         """Return as soon as there is a session."""
@@ -188,6 +191,13 @@ class PersistentLink:
         """Cut short the wait before the next attempt."""
         self._redial.set()
 
+    async def cut(self) -> None:
+        """End the session and dial no more: the far node was revoked."""
+        self._cut = True
+        self._redial.set()
+        if self.session is not None:
+            await self.session.close(code=CloseCode.REFUSED, reason="revoked")
+
     async def run(self) -> None:
         """Keep the link up until cancelled.
 
@@ -195,7 +205,7 @@ class PersistentLink:
             ZipnetError: A refusal of :data:`FATAL_REFUSALS` that ``on_refused`` did not take.
         """
         loop = asyncio.get_running_loop()
-        while True:
+        while not self._cut:
             began = loop.time()
             slowly = False
             error: ZipnetError
@@ -212,6 +222,7 @@ class PersistentLink:
             if self._on_down is not None:
                 self._on_down(error)
             await self._pause(error, slowly=slowly)
+        await asyncio.Event().wait()  # whoever runs it expects it to last
 
     def _require_hope(self, error: ZipnetError) -> bool:
         """Whether to go on slowly; raises when nobody wants to go on (rule 3)."""
@@ -229,6 +240,9 @@ class PersistentLink:
 
     async def _live(self, session: Session) -> ZipnetError:
         """Serve one session to its end and say why it ended; raises only what is fatal."""
+        if self._cut:  # while it was dialled
+            await session.close(code=CloseCode.REFUSED, reason="revoked")
+            return TransportError("the far node was revoked")
         self.session = session
         self._up.set()
         self._down.clear()

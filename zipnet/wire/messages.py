@@ -39,12 +39,14 @@ __all__ = [
     "KemKeys",
     "Kind",
     "Message",
+    "PresentCapability",
     "PutBlob",
     "RecordSealed",
     "Records",
     "Register",
     "Registered",
     "RegistryPage",
+    "Revoked",
     "RoundAborted",
     "RoundOpened",
     "Seat",
@@ -59,6 +61,7 @@ __all__ = [
 
 MAX_RECORDS_PER_PAGE = 64
 MAX_CHANGES_PER_PAGE = 4096
+MAX_STATEMENTS_PER_PUSH = 256
 
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Bytes64 = Annotated[bytes, Meta(min_length=64, max_length=64)]
@@ -88,6 +91,8 @@ class Kind(IntEnum):
     GET_KEM_EVIDENCE = 30
     SEAT = 31
     GET_CLOCK = 32
+    PRESENT_CAPABILITY = 33
+    REVOKED = 34
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -252,6 +257,20 @@ class Accepted(Message, frozen=True, kw_only=True):
     """The submission was taken."""
 
 
+class PresentCapability(Message, frozen=True, kw_only=True):
+    """Show a capability for the rest of this session; a later one takes its place."""
+
+    token: Annotated[bytes, Meta(min_length=1, max_length=4096)]
+
+
+class Revoked(Message, frozen=True, kw_only=True):
+    """Statements of what was revoked, pushed by servers to aggregators (protocol.md §7)."""
+
+    statements: Annotated[
+        list[Annotated[bytes, Meta(max_length=512)]], Meta(max_length=MAX_STATEMENTS_PER_PUSH)
+    ]
+
+
 class PutBlob(Message, frozen=True, kw_only=True):
     """A content-addressed blob pushed between servers."""
 
@@ -322,6 +341,8 @@ _DECODERS: dict[type[Message], msgspec.msgpack.Decoder[Message]] = {
         GetClock,
         Clock,
         Accepted,
+        PresentCapability,
+        Revoked,
         PutBlob,
         GetBlob,
         Blob,

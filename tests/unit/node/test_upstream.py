@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -57,6 +57,12 @@ class Sink:
     def on_aborted(self, round_number: RoundNumber, why: int) -> None:
         del why
         self._tell(f"aborted {round_number}")
+
+    async def on_revoked(self, statements: Sequence[bytes]) -> None:
+        self._tell(f"revoked {len(statements)}")
+
+    async def on_link_up(self, session: Session) -> None:
+        del session
 
     def on_distrust(self, reason: str) -> None:
         self._tell(f"distrust {reason}")

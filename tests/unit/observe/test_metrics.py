@@ -35,6 +35,8 @@ EXPECTED = {
     "zipnet_round_participants": PLAIN,
     "zipnet_envelopes_accepted": PLAIN,
     "zipnet_rejected": REASON,
+    "zipnet_revocations": REASON,
+    "zipnet_uds_denied": REASON,
     "zipnet_collateral_expiry_timestamp_seconds": PLAIN,
     "zipnet_clock_skew_seconds": PLAIN | {"server"},
     "zipnet_tls_handshake_failures": PLAIN,
@@ -54,6 +56,8 @@ def _metrics() -> NodeMetrics:
     metrics.rounds_aborted.inc("deadline")
     metrics.partials_refused.inc("too_few")
     metrics.rejected.inc("quota")
+    metrics.revocations.inc("peer")
+    metrics.uds_denied.inc("uid")
     metrics.clock_skew(1, 0.5)
     metrics.round_duration.observe(0.3)
     return metrics

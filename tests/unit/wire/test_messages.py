@@ -32,6 +32,8 @@ MESSAGES: dict[str, m.Message] = {
     "get clock": m.GetClock(),
     "clock": m.Clock(wall_ms=1_900_000_000_000),
     "accepted": m.Accepted(),
+    "present capability": m.PresentCapability(token=b"t" * 4096),
+    "revoked": m.Revoked(statements=[b"s" * 512] * 256),
     "put blob": m.PutBlob(blob=b"b"),
     "get blob": m.GetBlob(digest=bytes(32)),
     "blob": m.Blob(blob=b"b"),
