@@ -197,8 +197,8 @@ def evidence_due(terms: AttestationTerms, attester: Role, verifier: Role) -> Pol
 
 
 def is_lasting_refusal(code: str) -> bool:
-    """Whether a refusal is about a platform or its evidence in a way that waiting does not mend."""
-    return code.startswith("tdx_") or code in _LASTING
+    """Whether a refusal is about evidence, a capability or a peer, and waiting does not mend it."""
+    return code.startswith(("tdx_", "capability_")) or code in _LASTING or code == "revoked"
 
 
 def boot_id_of(link_boot_id: bytes) -> bytes:

@@ -35,6 +35,7 @@ VERBS = {
     "config": "zipnet.cli.config",
     "safe-mode": "zipnet.cli.safe_mode",
     "audit": "zipnet.cli.audit",
+    "token": "zipnet.cli.token",
     "decommission": "zipnet.cli.decommission",
 }
 """Verbs in the order help shows them, with the module of each."""

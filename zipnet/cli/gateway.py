@@ -61,6 +61,9 @@ def gateway(
     instance: Annotated[
         str | None, typer.Option("--instance", help="Name the descriptor must have.")
     ] = None,
+    token: Annotated[
+        Path | None, typer.Option("--token", help="Capability, where the nodes ask for one.")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on the way.")] = False,
 ) -> None:
@@ -76,6 +79,7 @@ def gateway(
         "transport": transport,
         "operator": operator,
         "instance": instance,
+        "token": token,
     }
     settings = load_client(flags, os.environ, config)
     for warning in settings.warnings:
@@ -90,6 +94,7 @@ def gateway(
         names=tuple(name or ()),
         start=from_sequence,
         servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],
+        capability=settings.capability,
     )
     asyncio.run(_serve(settings, options, Notes(quiet=quiet)))
 

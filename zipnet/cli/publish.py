@@ -80,6 +80,9 @@ def publish(
     tdx_collateral: Annotated[
         Path | None, typer.Option("--tdx-collateral", help="Collateral of this machine's quotes.")
     ] = None,
+    token: Annotated[
+        Path | None, typer.Option("--token", help="Capability, where the nodes ask for one.")
+    ] = None,
     profile: Annotated[
         str | None, typer.Option("--profile", help="development or production.")
     ] = None,
@@ -104,6 +107,7 @@ def publish(
         "instance": instance,
         "tdx_source": tdx_source,
         "tdx_collateral": tdx_collateral,
+        "token": token,
         "profile": profile,
     }
     settings = load_client(flags, os.environ, config)
@@ -204,6 +208,7 @@ async def _publish(
         proxy=work.proxy,
         cover=every(settings.cover_every),
         platform=settings.platform,
+        capability=settings.capability,
         servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],
         on_trouble=work.notes.trouble,
         on_warning=work.notes.warning,

@@ -60,6 +60,9 @@ def read(
     instance: Annotated[
         str | None, typer.Option("--instance", help="Name the descriptor must have.")
     ] = None,
+    token: Annotated[
+        Path | None, typer.Option("--token", help="Capability, where the servers ask for one.")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON objects, one per line.")
@@ -76,6 +79,7 @@ def read(
         "transport": transport,
         "operator": operator,
         "instance": instance,
+        "token": token,
     }
     settings = load_client(flags, os.environ, config)
     for warning in settings.warnings:
@@ -180,6 +184,7 @@ async def _read(
         from_sequence=from_sequence,
         follow=follow,
         servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],
+        capability=settings.capability,
         on_trouble=printer.notes.trouble,
     ) as reader:
         async for effect in reader.events():

@@ -86,6 +86,7 @@ class GatewayOptions:
         names: Host names it answers to besides its own address.
         start: First record it follows; older ones are fetched when asked for.
         servers_at: Host and port of each committee server, where the descriptor's do not apply.
+        capability: Token shown to the nodes, where they ask for one.
     """
 
     listen: Endpoint = field(default_factory=lambda: Endpoint("127.0.0.1", 8640))
@@ -97,6 +98,7 @@ class GatewayOptions:
     names: tuple[str, ...] = ()
     start: int = 0
     servers_at: Sequence[tuple[str, int]] | None = None
+    capability: bytes | None = field(default=None, repr=False)
 
     def require_allowed(self) -> None:
         """Refuse what needs an explicit switch.
@@ -213,6 +215,7 @@ class Gateway:
             from_sequence=start,
             follow=follow,
             servers_at=options.servers_at,
+            capability=options.capability,
             on_trouble=self._trouble,
         )
 
@@ -223,6 +226,7 @@ class Gateway:
             transport="tls" if options.transport == "tls" else "quic",
             proxy=options.proxy,
             servers_at=options.servers_at,
+            capability=options.capability,
             on_trouble=self._on_trouble,
             on_warning=lambda _text: None,  # the page shows the crowd
         )

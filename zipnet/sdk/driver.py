@@ -169,6 +169,7 @@ class PublisherDriver:
         self._registration_due.set()
         self._registered_at = float("-inf")
         self._fetch_due = asyncio.Event()
+        self._reads_by_name = False
         self._count_due = asyncio.Event()
         self._fetch_from = 0
         self._last_header_at = self._loop.time()
@@ -511,12 +512,17 @@ class PublisherDriver:
                 await self._fetch(turns.current())
             except LINK_ERRORS as error:
                 self._fetch_due.set()
+                # Nobody reads unnamed where readers need a capability.
+                gated = isinstance(error, AdmissionError) and error.code == "capability_missing"
+                if gated and self._dialer.capability is not None:
+                    self._reads_by_name = True
                 await turns.failed(error)
             else:
                 turns.succeeded()
 
     async def _fetch(self, node: NodeEntry) -> None:
-        session = await self._dialer.anonymous().open(node, expected_role=Role.SERVER)
+        dialer = self._dialer if self._reads_by_name else self._dialer.anonymous()
+        session = await dialer.open(node, expected_role=Role.SERVER)
         async with serving(session):
             while True:
                 asked = self._fetch_from

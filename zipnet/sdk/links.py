@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from zipnet.admission import is_lasting_refusal
@@ -29,7 +29,10 @@ from zipnet.errors import (
 )
 from zipnet.transport.dial import Backoff
 from zipnet.transport.session import Role, Session, SessionTerms, initiate
+from zipnet.wire.frames import Frame, SessionKind
+from zipnet.wire.handshake import Refusal, decode_handshake, refusal_to_error
 from zipnet.wire.limits import DEFAULT_LIMITS, Limits
+from zipnet.wire.messages import Kind, PresentCapability, encode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
     from zipnet.ports import Attestor, Transport
     from zipnet.protocol.descriptor import NodeEntry, TrustedDescriptor
     from zipnet.protocol.identity import Identity
-    from zipnet.wire.frames import Frame
 
 __all__ = [
     "LINK_ERRORS",
@@ -65,6 +67,7 @@ LINK_ERRORS = (
 _DRAWN = secrets.SystemRandom()
 _SILENCE_S = 30.0
 _SILENT_ROUNDS = 10
+_FIRST = 1
 
 
 def silence_s(descriptor: TrustedDescriptor) -> float:
@@ -149,6 +152,7 @@ class Dialer:
             server index; None dials as the descriptor says. Who answers is checked all the same.
         limits: Bounds of every session.
         attestor: Judges nodes and shows this client's evidence; None where the group asks for none.
+        capability: Token shown to every node right after the handshake; None shows nothing.
     """
 
     descriptor: TrustedDescriptor
@@ -158,6 +162,7 @@ class Dialer:
     servers_at: Sequence[tuple[str, int]] | None = None
     limits: Limits = DEFAULT_LIMITS
     attestor: Attestor | None = None
+    capability: bytes | None = field(default=None, repr=False)
 
     async def open(self, node: NodeEntry, *, expected_role: Role) -> Session:
         """Connect to a node and prove both sides; the caller serves and closes the session.
@@ -181,7 +186,10 @@ class Dialer:
         connection = await self.transport.connect(
             host, port, expected_key=node.identity.ed25519, timeout_s=deadline_s
         )
-        return await initiate(connection, terms, deadline_s=deadline_s)
+        session = await initiate(connection, terms, deadline_s=deadline_s)
+        if self.capability is not None:
+            await _show(session, self.capability, deadline_s)
+        return session
 
     def _address(self, node: NodeEntry) -> tuple[str, int]:
         index = self.descriptor.server_index(node.peer_id)
@@ -191,7 +199,30 @@ class Dialer:
 
     def anonymous(self) -> Dialer:
         """Return a dialer that says nothing about who asks."""
-        return replace(self, identity=None, boot_id=secrets.token_bytes(16))
+        return replace(self, identity=None, boot_id=secrets.token_bytes(16), capability=None)
+
+
+async def _show(session: Session, token: bytes, deadline_s: float) -> None:
+    """Show a capability before anything is served, and wait for the node's word on it.
+
+    Raises:
+        ZipnetError: One of :data:`LINK_ERRORS`; the session is closed then.
+    """
+    request = Frame(Kind.PRESENT_CAPABILITY, _FIRST, encode(PresentCapability(token=token)))
+    try:
+        async with asyncio.timeout(deadline_s):
+            await session.send(request)
+            answer = await session.receive()
+        if answer.kind == SessionKind.REFUSAL:
+            raise refusal_to_error(decode_handshake(answer.payload, Refusal))
+        if (answer.kind, answer.request_id) != (request.kind, _FIRST):
+            raise RemoteProtocolError("a node did not answer to a capability")
+    except TimeoutError as error:
+        await session.close()
+        raise TransportError("a node did not answer to a capability in time") from error
+    except ZipnetError:
+        await session.close()
+        raise
 
 
 class Turns:

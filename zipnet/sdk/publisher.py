@@ -136,6 +136,9 @@ class Publisher:
         jitter_s: Bound of the drawn delay of envelopes; None derives it from the fold deadline.
         servers_at: Host and port of each committee server, where the descriptor's do not apply.
         platform: Where this machine's TDX quotes come from, in a group that gates its clients.
+        capability: Token shown to servers and aggregators after the handshake, where the group's
+            nodes ask for one. Its ids say to them whose it is, as the session does; it is never in
+            an envelope, nor in anything that is broadcast.
         on_trouble: Told about refusals and broken links while the publisher goes on.
         on_warning: Told before acts that weaken anonymity; None issues ``AnonymityWarning``, which
             a warnings filter can turn into an error.
@@ -163,6 +166,7 @@ class Publisher:
         jitter_s: float | None = None,
         servers_at: Sequence[tuple[str, int]] | None = None,
         platform: PlatformConfig | None = None,
+        capability: bytes | None = None,
         on_trouble: Trouble | None = None,
         on_warning: Callable[[str], None] | None = None,
     ) -> None:
@@ -186,6 +190,7 @@ class Publisher:
         self._talked_at: int | None = None
         self._transport = client_transport(transport, descriptor, proxy)
         self._servers_at = servers_at
+        self._capability = capability
         self._boot_id = secrets.token_bytes(16)
         self._attestor = open_client_attestor(descriptor, platform, self._boot_id)
         self._on_trouble = on_trouble or (lambda _error: None)
@@ -231,6 +236,7 @@ class Publisher:
             self._boot_id,
             self._servers_at,
             attestor=self._attestor,
+            capability=self._capability,
         )
         attestation = None
         if self._attestor is not None:

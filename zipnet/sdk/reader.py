@@ -113,6 +113,8 @@ class Reader:
         trust: What is asked of every record beyond the descriptor.
         cross_check: Records after which another server is asked for the same one; 0: never.
         servers_at: Host and port of each committee server, where the descriptor's do not apply.
+        capability: Token shown to servers, where they ask readers for one; it makes every pass of
+            its holder linkable by them.
         on_trouble: Told about failing servers while reading goes on.
     """
 
@@ -128,12 +130,20 @@ class Reader:
         trust: TrustPolicy = TrustPolicy(),  # noqa: B008 - frozen
         cross_check: int = 32,
         servers_at: Sequence[tuple[str, int]] | None = None,
+        capability: bytes | None = None,
         on_trouble: Trouble | None = None,
     ) -> None:
         if from_sequence is None and resume is None and not follow:
             raise LocalProtocolError("reading from now on needs `follow`")
         adapter = client_transport(transport, descriptor, proxy)
-        self._dialer = Dialer(descriptor, adapter, None, secrets.token_bytes(16), servers_at)
+        self._dialer = Dialer(
+            descriptor,
+            adapter,
+            None,
+            secrets.token_bytes(16),
+            servers_at,
+            capability=capability,
+        )
         self._turns = Turns(descriptor.descriptor.servers, on_trouble=on_trouble)
         self._machine = ReaderMachine(from_sequence, resume=resume)
         self._bookmark = resume

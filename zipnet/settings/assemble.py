@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar
 
-from zipnet.access.capability import MAX_TOKEN_BYTES, CapabilityRole
-from zipnet.access.minting import parse_token
 from zipnet.access.terms import AccessTerms
 from zipnet.attestation.source import PlatformConfig, QuoteSourceKind
 from zipnet.errors import ConfigError, PolicyMismatchError, UnknownInstanceError
@@ -17,6 +15,7 @@ from zipnet.protocol.params import Cadence
 from zipnet.settings.bounded import read_bounded
 from zipnet.settings.model import CommonInput, fix_of
 from zipnet.settings.secretfiles import find_secret, load_secret
+from zipnet.settings.tokenfile import read_token_file
 from zipnet.settings.types import Effective
 from zipnet.settings.values import ALLOW_PUBLIC_METRICS, ALLOW_UNSIGNED_SETTINGS, Endpoint
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from zipnet.access.capability import CapabilityRole
     from zipnet.protocol.descriptor import Descriptor, NodeEntry, TrustedDescriptor
     from zipnet.protocol.identity import Identity
     from zipnet.protocol.secret import Secret
@@ -218,14 +218,7 @@ class Assembly(Generic[_Input]):
         if file is None:
             self.note("token", "not set", "default")
             return None
-        data = read_bounded(file, MAX_TOKEN_BYTES * 2, what="token")
-        try:
-            token, _ = parse_token(data.decode("ascii"))
-        except (UnicodeDecodeError, ConfigError) as error:
-            raise ConfigError(
-                f"setting TOKEN: {file} holds no token",
-                hint="name the file `zipnet token mint` wrote",
-            ) from error
+        token, _issuer = read_token_file(file)
         self.note("token", "set (file)", self._sources.origin("token") or "default")
         return token
 
