@@ -85,6 +85,10 @@ MINUTES ?= 2
 chaos: $(VENV)/.dev ## Throw faults drawn from SEED=0 at real processes for MINUTES=2, SEEDS=1 of them, and check what must hold
 	@$(PY) -W ignore -m tests.chaos.run --seed $(SEED) --seeds $(SEEDS) --minutes $(MINUTES)
 
+.PHONY: crashpoints
+crashpoints: $(VENV)/.dev ## Let servers die at every durable write and send of a round, one by one: about ten minutes
+	@$(PY) -W ignore -m tests.crashpoints.run --seed $(SEED)
+
 .PHONY: soak
 soak: MINUTES = 30
 soak: $(VENV)/.dev ## Run a network of processes for MINUTES=30 and judge what grew; samples and plots go to out/soak
