@@ -32,6 +32,10 @@ class RevokedBook:
         self._statements[key] = statement
         return True
 
+    def has(self, revocation: Revocation) -> bool:
+        """Tell whether the target of a statement is revoked."""
+        return (revocation.kind, revocation.target) in self._statements
+
     def has_peer(self, peer: PeerId | None) -> bool:
         """Tell whether a peer was revoked."""
         return peer is not None and (RevokedKind.PEER, peer) in self._statements

@@ -36,6 +36,7 @@ VERBS = {
     "safe-mode": "zipnet.cli.safe_mode",
     "audit": "zipnet.cli.audit",
     "token": "zipnet.cli.token",
+    "admin": "zipnet.cli.admin",
     "decommission": "zipnet.cli.decommission",
 }
 """Verbs in the order help shows them, with the module of each."""

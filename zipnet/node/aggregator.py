@@ -47,9 +47,12 @@ from zipnet.machines.aggregator_effects import (
     SourceChanged,
     TimerFired,
 )
+from zipnet.node.admin import open_admin
+from zipnet.node.admin_verbs import AdminHooks, NodeVerbs
 from zipnet.node.aggregator_routes import AggregatorRoutes
 from zipnet.node.alone import Target, require_alone
 from zipnet.node.attestation import NodeAttestation
+from zipnet.node.audit import AuditTrail
 from zipnet.node.build import build_commit, build_version
 from zipnet.node.capabilities import SessionCapabilities, show_capability
 from zipnet.node.feed import Feed
@@ -246,13 +249,42 @@ class Aggregator:
             self._targets(), self._terms, self._transports[1], name=settings.node.name
         )
         async with AsyncExitStack() as stack:
-            await self._listen(stack)
+            verbs = NodeVerbs(self._admin_hooks(stop))
+            await self._listen(stack, verbs)
+            await open_admin(
+                stack,
+                settings,
+                verbs,
+                revoked=self._revocations.book,
+                audit=AuditTrail(None),
+                metrics=self.metrics,
+            )
             notifier.ready()
             await self._run_until(stop, notifier)
             notifier.stopping()
         _log.info("node_stopped", aggregator=settings.node.name)
 
-    async def _listen(self, stack: AsyncExitStack) -> None:
+    def _admin_hooks(self, stop: asyncio.Event) -> AdminHooks:
+        return AdminHooks(
+            role="aggregator",
+            peer=self._settings.identity.peer_id,
+            health=self.health,
+            version=self._version_facts(),
+            sessions=lambda: self._listener.sessions(),  # noqa: PLW0108 - it is made later
+            revocations=self._revocations,
+            stop=stop,
+            wall=time.time,
+        )
+
+    def _version_facts(self) -> dict[str, str]:
+        return {
+            "version": build_version(),
+            "commit": build_commit(),
+            "posture": self._settings.posture,
+            "attestation": self._descriptor.descriptor.attestation.mode.value,
+        }
+
+    async def _listen(self, stack: AsyncExitStack, verbs: NodeVerbs) -> None:
         settings = self._settings
         self._way_seen_at = asyncio.get_running_loop().time()
         self._listener = NodeListener(
@@ -261,7 +293,7 @@ class Aggregator:
             handlers=dict.fromkeys((Role.CLIENT, Role.READER, Role.AGGREGATOR), self._routes.serve),
             metrics=self.metrics,
             admit=self._admit,
-            barred=self._revocations.refusal,
+            barred=lambda facts: self._revocations.refusal(facts) or verbs.refusal(facts),
         )
         self._revocations.bind(
             sessions=self._listener.sessions,
@@ -280,12 +312,7 @@ class Aggregator:
             settings.metrics.port,
             health=self.health,
             metrics=self.metrics,
-            version={
-                "version": build_version(),
-                "commit": build_commit(),
-                "posture": settings.posture,
-                "attestation": self._descriptor.descriptor.attestation.mode.value,
-            },
+            version=self._version_facts(),
         )
         stack.push_async_callback(http.close)
         self.metrics_port = http.port

@@ -25,6 +25,8 @@ from zipnet.errors import (
 from zipnet.machines.guard import ReleaseGuard
 from zipnet.machines.server import ServerMachine
 from zipnet.machines.server_effects import ClientNotAdmitted
+from zipnet.node.admin import open_admin
+from zipnet.node.admin_verbs import AdminHooks, NodeVerbs
 from zipnet.node.alone import Target, require_alone
 from zipnet.node.attestation import NodeAttestation
 from zipnet.node.audit import AuditTrail
@@ -58,6 +60,7 @@ from zipnet.observe.health import Health
 from zipnet.observe.log import get_logger
 from zipnet.observe.metrics import NodeMetrics
 from zipnet.protocol.attestation import Gate
+from zipnet.protocol.command import Revoke
 from zipnet.protocol.ids import ServerIndex, short_peer_id
 from zipnet.protocol.pads import PadEngine
 from zipnet.storage.marker import SafeModeMarker
@@ -68,7 +71,7 @@ from zipnet.transport.session import Role, SessionTerms
 from zipnet.transport.tls import TlsTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
     from pathlib import Path
 
     from zipnet.attestation import PlatformAttestor
@@ -79,6 +82,7 @@ if TYPE_CHECKING:
     from zipnet.settings import ServerSettings
     from zipnet.settings.types import NodeSettings
     from zipnet.storage.marker import SafeModeNote
+    from zipnet.transport.session import Session
 
 __all__ = ["SystemClock", "run_server"]
 
@@ -367,7 +371,7 @@ class _Server:
                 descriptor=settings.descriptor,
                 handlers=dict.fromkeys(Role, self.routes.serve),
                 metrics=self.metrics,
-                barred=self.revocations.refusal,
+                barred=lambda facts: self.revocations.refusal(facts) or verbs.refusal(facts),
                 on_refused=self.audit.refused,
             )
             self.revocations.bind(
@@ -376,6 +380,7 @@ class _Server:
                 links=self._links_by_peer,
                 on_enforced=self._on_revoked,
             )
+            verbs = NodeVerbs(self._admin_hooks(stop, listener.sessions))
             stack.callback(self.audit.close)
             stack.push_async_callback(self.acts.close)
             port = await listener.start(
@@ -390,6 +395,14 @@ class _Server:
                 version=version_facts(settings),
             )
             stack.push_async_callback(http.close)
+            await open_admin(
+                stack,
+                settings,
+                verbs,
+                revoked=self.revocations.book,
+                audit=self.audit,
+                metrics=self.metrics,
+            )
             await self.consensus.start()
             stack.push_async_callback(self.consensus.stop)
             stack.callback(self.seating.close)
@@ -407,6 +420,36 @@ class _Server:
             self.audit.note("node_stopped", server=int(settings.index))
             self._notifier.stopping()
         self._log.info("node_stopped", server=int(settings.index))
+
+    def _admin_hooks(
+        self, stop: asyncio.Event, sessions: Callable[[], Iterable[Session]]
+    ) -> AdminHooks:
+        settings, state = self._settings, self._settings.state
+        return AdminHooks(
+            role="server",
+            peer=settings.identity.peer_id,
+            health=self.health,
+            version=version_facts(settings),
+            sessions=sessions,
+            revocations=self.revocations,
+            stop=stop,
+            wall=self._clock.wall,
+            audit_file=None if state is None else state / "audit.log",
+            propose_revocation=lambda statement: self.acts.propose(Revoke(statement)),
+            enter_safe_mode=None if state is None else self.acts.enter_safe_mode,
+            facts=self._status_facts,
+        )
+
+    def _status_facts(self) -> dict[str, str]:
+        state = self.machine.state
+        leader = self.consensus.leader()
+        return {
+            "server": str(int(self._settings.index)),
+            "leader": "none" if leader is None else str(leader),
+            "round": str(int(state.last_round)),
+            "records": str(self.keeper.next_sequence),
+            "registered": str(state.registry.active_count),
+        }
 
     async def _run_until(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:

@@ -252,6 +252,10 @@ class ServerActs:
     async def _begin(self, work: Coroutine[object, object, None]) -> None:
         await self._running.put(work)
 
+    async def enter_safe_mode(self) -> None:
+        """Have the node enter safe mode: an operator asked for it."""
+        await self._begin(_fail(SafeMode("an operator put this node into safe mode")))
+
     @property
     def clients(self) -> ServerClients:
         """Who is admitted, and the keys they register under."""
