@@ -85,6 +85,11 @@ MINUTES ?= 2
 chaos: $(VENV)/.dev ## Throw faults drawn from SEED=0 at real processes for MINUTES=2, SEEDS=1 of them, and check what must hold
 	@$(PY) -W ignore -m tests.chaos.run --seed $(SEED) --seeds $(SEEDS) --minutes $(MINUTES)
 
+.PHONY: fuzz
+fuzz: MINUTES = 15
+fuzz: $(VENV)/.dev ## Fuzz every parser for MINUTES=15, guided by coverage; corpus and findings go to out/fuzz
+	@$(PY) -m tests.fuzz.run --minutes $(MINUTES) --out out/fuzz
+
 .PHONY: crashpoints
 crashpoints: $(VENV)/.dev ## Let servers die at every durable write and send of a round, one by one: about ten minutes
 	@$(PY) -W ignore -m tests.crashpoints.run --seed $(SEED)

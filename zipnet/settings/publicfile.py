@@ -70,7 +70,13 @@ def read_public_file(path: Path, *, kind: str) -> PublicFile:
     Raises:
         ConfigError: When it cannot be read, has missing or unknown keys, or its parts disagree.
     """
-    data = read_bounded(path, _MAX_PUBLIC_BYTES, what="public identity")
+    return parse_public(
+        path, read_bounded(path, _MAX_PUBLIC_BYTES, what="public identity"), kind=kind
+    )
+
+
+def parse_public(path: Path, data: bytes, *, kind: str) -> PublicFile:
+    """Parse the bytes of a public file; ``path`` is named in the errors, those of reading one."""
     try:
         table = load_document(data.decode("utf-8"))
     except ValueError:

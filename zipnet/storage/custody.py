@@ -268,6 +268,19 @@ class KeyCustody:
         return data
 
     def _decode(self, data: bytearray) -> None:
+        try:
+            end = self._read_state(data)
+        except struct.error:
+            end = -1
+        if end != len(data) - _CHECK_BYTES:
+            # Its check held, so no disk did this: somebody wrote it, or a defect of ours.
+            raise StorageError(
+                "key custody is damaged: its state does not parse",
+                hint="this server must join again with fresh keys and an empty state folder",
+            )
+
+    def _read_state(self, data: bytearray) -> int:
+        """Take everything out of a state; returns where it ends."""
         magic, version, generation, group, next_round = _HEAD.unpack_from(data)
         if magic != _MAGIC or version != _VERSION:
             raise StorageError(f"key custody has version {version}, this program writes {_VERSION}")
@@ -290,6 +303,7 @@ class KeyCustody:
             index, round_number, key = _CHAIN.unpack_from(data, offset)
             self._chains[RegistryIndex(index)] = _Chain(bytearray(key), round_number)
             offset += _CHAIN.size
+        return offset
 
 
 class CustodyFiles:

@@ -1,0 +1,115 @@
+"""Well-formed inputs to fuzz from, made by the code that writes them."""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sim.disk import Disk
+from tdx.emulator import Emulator
+from tdx.policy import Policy
+from tdx.policy.toml import dump_policy
+from tests.fuzz.fuzz_stored import COMMITTEE, OWNER
+from tests.harness.committee import make_identity
+from zipnet.consensus.members import Members, Snapshot
+from zipnet.consensus.messages import AppendEntries, Entry, RequestVote, encode_message
+from zipnet.machines.bookmark import Bookmark
+from zipnet.machines.committee import CommitteeState
+from zipnet.machines.committee_snapshot import encode_state
+from zipnet.protocol.ids import Digest
+from zipnet.protocol.kem import KemKeyPair
+from zipnet.protocol.secret import Secret, format_secret_text
+from zipnet.settings.publicfile import PublicFile, format_public_file
+from zipnet.storage.audit import AuditLog
+from zipnet.storage.custody import CustodyFiles, KeyCustody
+from zipnet.storage.journal import FileJournal
+from zipnet.storage.records import RecordLog
+from zipnet.transport.certificate import node_certificate
+
+if TYPE_CHECKING:
+    from zipnet.protocol.identity import Identity
+
+__all__ = ["make_seeds"]
+
+_NOW = 1_900_000_000
+
+
+def make_seeds() -> dict[str, bytes]:
+    """Return one good input for each parser that has one, by the parser's name."""
+    members = Members.founding((11, 12, 13))
+    emulator = Emulator(now=_NOW)
+    bundle = emulator.bundle()
+    identity = make_identity("fuzz")
+    return {
+        "consensus message": encode_message(
+            AppendEntries(3, 2, 1, 2, [Entry(3, b"\x01\x04command")]), sender=11
+        ),
+        "consensus vote": encode_message(RequestVote(3, 2, 1), sender=12),
+        "consensus members": members.encode(),
+        "consensus snapshot": Snapshot(9, 3, 7, members, b"state").encode(),
+        "committee state": encode_state(CommitteeState(COMMITTEE.descriptor)),
+        "journal": _journal(),
+        "record log": _records(),
+        "custody": _custody(),
+        "audit trail": _audit(identity),
+        "bookmark": Bookmark(7, Digest(bytes(32)), 3).to_text().encode(),
+        "secret": format_secret_text(Secret(os.urandom(32))).encode(),
+        "public identity": _public(identity),
+        "settings": b'instance = "acme.test"\nlisten = "127.0.0.1:1"\ncadence = 3\n',
+        "quote": emulator.quote(bytes(64)),
+        "quote v5": emulator.quote(bytes(64), version=5),
+        "collateral": bundle.to_json().encode(),
+        "tcb info": bundle.tcb_info.encode(),
+        "qe identity": bundle.qe_identity.encode(),
+        "policy": dump_policy(Policy().require_mrtd(bytes(48))).encode(),
+    }
+
+
+def _journal() -> bytes:
+    disk = Disk(random.Random(1))
+    journal = FileJournal("j", identity=OWNER, files=disk)
+    journal.append_group([b"one", b"", b"three"])
+    journal.close()
+    return disk.peek("j")
+
+
+def _records() -> bytes:
+    with tempfile.TemporaryDirectory(prefix="seed-") as folder:
+        log = RecordLog(Path(folder), group=COMMITTEE.descriptor.group)
+        for sequence, data in enumerate((b"first record", b"second record")):
+            log.append(sequence, data)
+        log.close()
+        (file,) = Path(folder).glob("records-*.log")
+        return file.read_bytes()
+
+
+def _custody() -> bytes:
+    with tempfile.TemporaryDirectory(prefix="seed-") as folder:
+        files = CustodyFiles(Path(folder))
+        custody = KeyCustody(files, group=COMMITTEE.descriptor.group, max_skip_rounds=1000)
+        seed = Secret(os.urandom(32))
+        assert KemKeyPair.from_seed(seed).public
+        custody.add_kem(7, seed, Digest(bytes(32)))
+        custody.close()
+        again = CustodyFiles(Path(folder))
+        state = again.load()
+        again.close()
+        assert state is not None
+        return bytes(state)
+
+
+def _audit(identity: Identity) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="seed-") as folder:
+        path = Path(folder) / "audit.log"
+        trail = AuditLog(path, identity=identity, wall=lambda: float(_NOW))
+        trail.record("node_started", version="1")
+        trail.close()
+        return path.read_bytes()
+
+
+def _public(identity: Identity) -> bytes:
+    certificate = node_certificate(identity.ed25519_private_key()).der
+    return format_public_file(PublicFile("node", identity.public, certificate)).encode()
