@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from zipnet.protocol.revocation import Revocation, RevokedKind
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from zipnet.access.capability import Capability
     from zipnet.protocol.ids import PeerId
 
@@ -35,6 +37,10 @@ class RevokedBook:
     def has(self, revocation: Revocation) -> bool:
         """Tell whether the target of a statement is revoked."""
         return (revocation.kind, revocation.target) in self._statements
+
+    def missing_in(self, others: Container[tuple[RevokedKind, bytes]]) -> list[bytes]:
+        """Return the statements whose target ``others`` does not have."""
+        return [one for key, one in self._statements.items() if key not in others]
 
     def has_peer(self, peer: PeerId | None) -> bool:
         """Tell whether a peer was revoked."""

@@ -14,14 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 from zipnet.errors import (
     AdmissionError,
-    ConsensusError,
-    RemoteProtocolError,
     StorageError,
-    VerificationError,
     ZipnetError,
 )
 from zipnet.protocol.ids import short_peer_id
-from zipnet.protocol.revocation import require_fresh
 from zipnet.transport.session import Role
 from zipnet.wire.admin import MAX_EXPORT_BYTES
 from zipnet.wire.frames import CloseCode
@@ -31,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from zipnet.node.revocations import NodeRevocations
+    from zipnet.node.server_revoking import ServerRevoking
     from zipnet.observe.health import Health
     from zipnet.protocol.ids import PeerId
     from zipnet.transport.session import HelloFacts, Session
@@ -54,9 +51,8 @@ class AdminHooks:
         sessions: Its live sessions.
         revocations: What was revoked.
         stop: Ends the node.
-        wall: Seconds since 1970.
         audit_file: The audit trail, where one is kept.
-        propose_revocation: Puts a statement into the committee's log; None on an aggregator.
+        revoking: Revokes, and sees it logged; None on an aggregator.
         enter_safe_mode: Makes the node enter safe mode; None where there is none to enter.
         rotations: What can be rotated while the node runs.
         facts: More for ``status``.
@@ -69,9 +65,8 @@ class AdminHooks:
     sessions: Callable[[], Iterable[Session]]
     revocations: NodeRevocations
     stop: asyncio.Event
-    wall: Callable[[], float]
     audit_file: Path | None = None
-    propose_revocation: Callable[[bytes], Awaitable[None]] | None = None
+    revoking: ServerRevoking | None = None
     enter_safe_mode: Callable[[], Awaitable[None]] | None = None
     rotations: Mapping[str, Callable[[], Awaitable[dict[str, str]]]] = field(default_factory=dict)
     facts: Callable[[], dict[str, str]] = dict
@@ -130,33 +125,27 @@ class NodeVerbs:
         Raises:
             AdmissionError: The statement does not hold, or the committee did not take it in time.
         """
-        hooks = self._hooks
-        if hooks.propose_revocation is None:
+        revoking = self._hooks.revoking
+        if revoking is None:
             raise AdmissionError(
                 "an aggregator puts nothing into the log", code="not_a_server",
                 hint="hand the statement to a committee server",
             )  # fmt: skip
         began = asyncio.get_running_loop().time()
-        try:
-            revocation = hooks.revocations.open(statement)
-        except (RemoteProtocolError, VerificationError) as error:
-            raise AdmissionError(
-                "nobody entitled signed this statement for this group", code="bad_revocation"
-            ) from error
-        target = {"kind": revocation.kind.name.lower(), "key_id": revocation.target.hex()[:16]}
-        if hooks.revocations.book.has(revocation):
-            return {**target, "state": "revoked before"}
-        require_fresh(revocation, int(hooks.wall() * 1000))
+        revocation = await revoking.take(statement)
+        facts = {"kind": revocation.kind.name.lower(), "key_id": revocation.target.hex()[:16]}
         try:
             async with asyncio.timeout(_REVOKE_S):
-                await hooks.propose_revocation(statement)
-                await hooks.revocations.wait_for(revocation)
-        except (TimeoutError, ConsensusError) as error:
+                await revoking.wait_logged(revocation)
+        except TimeoutError as error:
             raise AdmissionError(
-                "the committee did not take the revocation", code="not_committed", retry_after=1.0
+                "cut off here and wherever this server is heard; the committee's log has not "
+                "taken it yet, and is asked until it does",
+                code="not_logged_yet",
+                retry_after=1.0,
             ) from error
         took = asyncio.get_running_loop().time() - began
-        return {**target, "state": "revoked", "took_ms": str(round(took * 1000))}
+        return {**facts, "state": "revoked", "took_ms": str(round(took * 1000))}
 
     async def rotate(self, kind: str) -> dict[str, str]:
         """Begin to use a new key of a kind.

@@ -273,7 +273,6 @@ class Aggregator:
             sessions=lambda: self._listener.sessions(),  # noqa: PLW0108 - it is made later
             revocations=self._revocations,
             stop=stop,
-            wall=time.time,
         )
 
     def _version_facts(self) -> dict[str, str]:

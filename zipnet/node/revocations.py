@@ -60,7 +60,6 @@ class NodeRevocations:
         self._descriptor = descriptor
         self._journal = journal
         self.book = RevokedBook()
-        self._changed = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._sessions: Callable[[], Iterable[Session]] = tuple
         self._shown_by: Callable[[Session], Capability | None] = lambda _session: None
@@ -121,19 +120,12 @@ class NodeRevocations:
             return False
         self._tell(statement)
         self._cut()
-        self._changed.set()
-        self._changed = asyncio.Event()
         self._on_enforced(revocation)
         # A client may be meant: which one stays out of the log.
         _log.warning("principal_revoked", mode=revocation.kind.name.lower())
         if self._journal is not None:
             await asyncio.to_thread(self._journal.append, statement)
         return True
-
-    async def wait_for(self, revocation: Revocation) -> None:
-        """Return once what a statement names is revoked here; bound the wait."""
-        while not self.book.has(revocation):
-            await self._changed.wait()
 
     def _cut(self) -> None:
         book = self.book

@@ -60,7 +60,6 @@ from zipnet.observe.health import Health
 from zipnet.observe.log import get_logger
 from zipnet.observe.metrics import NodeMetrics
 from zipnet.protocol.attestation import Gate
-from zipnet.protocol.command import Revoke
 from zipnet.protocol.ids import ServerIndex, short_peer_id
 from zipnet.protocol.pads import PadEngine
 from zipnet.storage.marker import SafeModeMarker
@@ -433,9 +432,8 @@ class _Server:
             sessions=sessions,
             revocations=self.revocations,
             stop=stop,
-            wall=self._clock.wall,
             audit_file=None if state is None else state / "audit.log",
-            propose_revocation=lambda statement: self.acts.propose(Revoke(statement)),
+            revoking=self.acts.revoking,
             enter_safe_mode=None if state is None else self.acts.enter_safe_mode,
             facts=self._status_facts,
         )
@@ -460,6 +458,7 @@ class _Server:
                 group.create_task(self._notifier.run_watchdog()),
                 group.create_task(self._attestation.watch(self.health, self.metrics)),
                 group.create_task(self._watch_clients()),
+                group.create_task(self.acts.revoking.run()),
                 group.create_task(self.audit.run()),
                 group.create_task(self._clocks.run(self.mesh.members)),
             ]

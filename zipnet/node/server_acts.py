@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar, assert_never
@@ -32,7 +33,6 @@ from zipnet.machines.server_effects import (
     AnnounceKemKey,
     AssembleRecord,
     CatchUpRecords,
-    ClientNotAdmitted,
     Effect,
     EnforceRevocation,
     Event,
@@ -56,7 +56,9 @@ from zipnet.machines.server_effects import (
     UnblindFailed,
 )
 from zipnet.node.drafts import Drafts
+from zipnet.node.round_blobs import RoundBlobs
 from zipnet.node.server_clients import ServerClients
+from zipnet.node.server_revoking import ServerRevoking
 from zipnet.observe.log import get_logger
 from zipnet.protocol.aggregate import Partial, decode_aggregate, decode_partial
 from zipnet.protocol.command import OpenRound, sign_command
@@ -97,7 +99,8 @@ class ServerActs:
         self._running: asyncio.Queue[Coroutine[object, object, None]] = asyncio.Queue(_MAX_RUNNING)
         self._withheld: dict[Digest, bytes] = {}
         self._drafts = Drafts(parts.blobs, parts.descriptor.params)
-        self._round_blobs: list[Digest] = []
+        self._round_blobs = RoundBlobs(parts.descriptor.params)
+        self.revoking = ServerRevoking(parts, self.propose, self._begin, time.time)
         self._clients = ServerClients(parts, self._in_custody, self.obtain_blob)
         self._log = get_logger()
 
@@ -156,7 +159,7 @@ class ServerActs:
         Raises:
             RemoteProtocolError: When it is not the expected one.
         """
-        digest = self._parts.blobs.put(blob, expected=expected)
+        digest = self._hold(blob, expected)
         await self._notice(digest, blob)
 
     async def take_aggregate(self, blob: bytes) -> None:
@@ -166,7 +169,7 @@ class ServerActs:
             RemoteProtocolError: When it is no aggregate of this group.
         """
         digest, aggregate = decode_aggregate(blob, self._parts.descriptor.params)
-        self._parts.blobs.put(blob, expected=digest)
+        self._hold(blob, digest)
         await self._parts.events.post(
             AggregateArrived(digest, aggregate.round, aggregate.header_hash, aggregate.participants)
         )
@@ -184,13 +187,18 @@ class ServerActs:
                 )
                 blob = decode(payload, Blob).blob
                 if blob is not None:
-                    self._parts.blobs.put(blob, expected=digest)
+                    self._hold(blob, digest)
                     return blob
             except (TransportError, AdmissionError):
                 continue
             except RemoteProtocolError as error:
                 self._log.warning("blob_refused", server=int(server), reason=error.reason)
         return None
+
+    def _hold(self, blob: bytes, expected: Digest | None) -> Digest:
+        digest = self._parts.blobs.put(blob, expected=expected)
+        self._round_blobs.note(digest, blob)
+        return digest
 
     # -- effects -------------------------------------------------------------------------------
 
@@ -209,7 +217,6 @@ class ServerActs:
                 await self._begin(self._propose(OpenRound(signed)))
             case KeepAggregate():
                 await asyncio.to_thread(parts.blobs.keep, effect.aggregate)
-                self._round_blobs.append(effect.aggregate)
             case PersistRelease():
                 await asyncio.to_thread(parts.releases.append, effect.released.encode())
             case Unblind():
@@ -245,7 +252,7 @@ class ServerActs:
             case PublishAborted():
                 await self._publish_aborted(effect)
             case EnforceRevocation():
-                await self._enforce(effect)
+                await self.revoking.on_log(effect)
             case _:
                 assert_never(effect)
 
@@ -293,8 +300,7 @@ class ServerActs:
         blob = self._withheld.pop(effect.partial, None)
         if blob is None:
             return
-        self._parts.blobs.put(blob, expected=effect.partial)
-        self._round_blobs.append(effect.partial)
+        self._hold(blob, effect.partial)
         self._parts.metrics.partials_submitted.inc()
         self._parts.mesh.push_all(Kind.PUT_BLOB, PutBlob(blob=blob))
 
@@ -368,8 +374,7 @@ class ServerActs:
     async def _step_chains(self, effect: StepChains) -> None:
         await self._in_custody(lambda: self._parts.custody.step_past(effect.round))
         self._withheld.clear()
-        dropped, self._round_blobs = self._round_blobs, []
-        await asyncio.to_thread(self._parts.blobs.drop, dropped)
+        await asyncio.to_thread(self._parts.blobs.drop, self._round_blobs.close(effect.round))
         await self._drafts.drop_aggregates(effect.round)
 
     async def _publish_aborted(self, effect: PublishAborted) -> None:
@@ -379,14 +384,6 @@ class ServerActs:
         self._parts.metrics.rounds_aborted.inc(reason)
         self._log.warning("round_aborted", round=aborted.round, reason=reason, absent=absent)
         await self._parts.keeper.announce_aborted(aborted)
-
-    async def _enforce(self, effect: EnforceRevocation) -> None:
-        parts = self._parts
-        await parts.revocations.enforce(effect.revocation, effect.statement)
-        for peer in parts.capabilities.forget_revoked():
-            index = parts.machine.state.registry.index_of(peer)
-            if index is not None:  # the machine proposes to retire it
-                await self._begin(parts.events.post(ClientNotAdmitted(index)))
 
 
 async def _fail(error: SafeMode) -> None:

@@ -43,6 +43,7 @@ from zipnet.wire.messages import (
     Register,
     Registered,
     RegistryPage,
+    Revoked,
     SubmitAggregate,
     TakeSeat,
     decode,
@@ -98,6 +99,7 @@ class ServerRoutes:
             Kind.SUBMIT_AGGREGATE: (frozenset({Role.AGGREGATOR}), self._submit_aggregate),
             Kind.GET_BLOB: (_SERVERS, self._get_blob),
             Kind.PUT_BLOB: (_SERVERS, self._put_blob),
+            Kind.REVOKED: (_SERVERS, self._revoked),
             Kind.CONSENSUS: (_SERVERS, self._consensus),
             Kind.SEAT: (_SERVERS, self._seat),
         }
@@ -307,6 +309,10 @@ class ServerRoutes:
 
     async def _put_blob(self, _session: Session, payload: bytes) -> None:
         await self._acts.take_blob(decode(payload, PutBlob).blob)
+
+    async def _revoked(self, _session: Session, payload: bytes) -> None:
+        for statement in decode(payload, Revoked).statements:
+            await self._acts.revoking.take(statement)
 
     async def _consensus(self, session: Session, payload: bytes) -> None:
         server = self._server_of(session)
