@@ -40,6 +40,8 @@ class Outcome:
     recovered: int = 0
     records: int = 0
     restarts_s: list[float] = field(default_factory=list)
+    safe_modes: int = 0
+    starved: int = 0
 
     def __str__(self) -> str:
         """Return the line that is printed."""
@@ -48,7 +50,8 @@ class Outcome:
             f"chaos ok: seed={self.seed} faults={self.faults} "
             f"acknowledged={len(self.acknowledged)} recovered={self.recovered} "
             f"restart_to_ready_median={median} restarts={len(self.restarts_s)} "
-            f"records={self.records} not_acknowledged={len(self.refused)}"
+            f"records={self.records} not_acknowledged={len(self.refused)} "
+            f"safe_modes={self.safe_modes} starved={self.starved}"
         )
 
 
@@ -59,7 +62,7 @@ async def run_seed(seed: int, duration_s: float, folder: Path) -> Outcome:
         AssertionError: When an invariant does not hold; it says which.
     """
     five = seed % 2 == 1
-    world = World(folder, servers=5 if five else 3, max_absent=int(five))
+    world = World(folder, servers=5 if five else 3, max_absent=int(five), seed=seed)
     outcome = Outcome(seed)
     try:
         await world.start()
@@ -68,6 +71,7 @@ async def run_seed(seed: int, duration_s: float, folder: Path) -> Outcome:
     finally:
         await world.close()
     outcome.faults, outcome.restarts_s = world.applied, world.restarts_s
+    outcome.safe_modes, outcome.starved = world.safe_modes, world.starved
     outcome.recovered = require_exactly_once(read, outcome.acknowledged, outcome.sent)
     outcome.records = require_sound_logs(world.network)
     assert outcome.acknowledged, "nothing was acknowledged: the run shows nothing"
@@ -78,7 +82,8 @@ async def _trouble(world: World, outcome: Outcome, duration_s: float) -> None:
     """Publish without a pause while the schedule runs; returns when every publish has its end."""
     async with AsyncExitStack() as stack:
         made = [
-            zipnet.Publisher(world.network.descriptor, transport="tls") for _ in range(PUBLISHERS)
+            zipnet.Publisher(world.network.descriptor, transport="quic" if number % 2 else "tls")
+            for number in range(PUBLISHERS)
         ]
         for publisher in made:
             await stack.enter_async_context(publisher)

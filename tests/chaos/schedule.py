@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["KINDS", "Fault", "draw_schedule"]
+__all__ = ["KINDS", "ON_DISKS", "Fault", "draw_schedule"]
 
-KINDS = ("kill", "pause", "delay", "stall", "cut", "partition")
+KINDS = (
+    *("kill", "kill", "pause", "delay", "stall", "cut", "partition", "loss"),
+    *("skew", "slow-disk", "full-disk", "memory"),
+)
+#: What only a server has: an aggregator keeps nothing, and is killed instead.
+ON_DISKS = ("slow-disk", "full-disk")
 _GAP_S = (1.5, 4.0)
 _LASTS_S = (0.5, 3.0)
 
