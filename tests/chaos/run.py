@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shutil
 import signal
 import statistics
 import sys
@@ -130,15 +131,31 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=2.0)
     options = parser.parse_args()
     failed = 0
+    done: list[Outcome] = []
     for seed in range(options.seed, options.seed + options.seeds):
         print(f"chaos: seed={seed} minutes={options.minutes:g}", flush=True)
         folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
         try:
-            print(asyncio.run(_stoppable(seed, options.minutes * 60, folder)), flush=True)
+            done.append(asyncio.run(_stoppable(seed, options.minutes * 60, folder)))
+            print(done[-1], flush=True)
+            shutil.rmtree(folder)
         except (AssertionError, ExceptionGroup, zipnet.ZipnetError) as error:
             failed += 1
             print(f"chaos FAILED: seed={seed} {error!r}; logs in {folder}", flush=True)
+    print(_total(done, failed), flush=True)
     return 1 if failed else 0
+
+
+def _total(done: list[Outcome], failed: int) -> str:
+    """Return the last line: what all seeds came to."""
+    restarts = [taken for outcome in done for taken in outcome.restarts_s]
+    median = f"{statistics.median(restarts):.2f}s" if restarts else "none"
+    return (
+        f"chaos total: ok={len(done)} failed={failed} "
+        f"acknowledged={sum(len(outcome.acknowledged) for outcome in done)} "
+        f"recovered={sum(outcome.recovered for outcome in done)} "
+        f"restart_to_ready_median={median} restarts={len(restarts)}"
+    )
 
 
 if __name__ == "__main__":
