@@ -102,16 +102,18 @@ def _told(node: Node, count: int) -> bool:
 def network(tmp_path: Path) -> Iterator[Guarded]:
     with Secret(bytearray(ISSUER)) as secret:
         key = "issuer1" + issuer_key(secret).hex()
-    asked = {"ZIPNET_TOKEN_ISSUERS": key, "ZIPNET_TOKEN_ROLES": "publish"}
+    asked = {"ZIPNET_TOKEN_ISSUERS": key, "ZIPNET_TOKEN_ROLES": "publish,aggregate,read"}
     network = Guarded(
         tmp_path,
         tree={"root": None, "leaf": "root"},
         params=RoundParams(num_slots=16, slot_bytes=256, min_participants=2),
         max_absent=1,
-        platform={"server": asked, "aggregator": asked},
+        platform={"server": asked, "aggregator": {**asked, "ZIPNET_TOKEN": "tree.token"}},
     )
     for number in (1, 2):
         network.mint(f"op{number}", CapabilityRole.ADMIN_WRITE)
+    network.mint("tree", CapabilityRole.AGGREGATE)
+    network.mint("reader", CapabilityRole.READ)
     try:
         network.start()
         yield network
@@ -146,6 +148,12 @@ def test_a_revoked_publisher_and_a_revoked_server_are_cut_off_everywhere_within_
     # Without a capability, or with one that is somebody else's, nobody publishes (row L2).
     assert "needs a capability" in refused_publish(network)
     assert "another peer" in refused_publish(network, "--token", "p0.token")
+
+    read = ("read", "--descriptor", "d.toml", "--limit", "1", "--records")
+    assert run_zipnet(*read, "--token", "reader.token", cwd=network.folder).returncode == 0
+    unread = run_zipnet(*read, cwd=network.folder)
+    assert unread.returncode == 1
+    assert "needs a capability" in unread.stderr
 
     # The socket and its folder are the node's own; one operator alone revokes nobody (L16, M5).
     folder = network.folder / "s0.state" / "admin"
