@@ -112,6 +112,15 @@ class Policy:
             raise PolicyError(f"variant {variant.name} requires nothing and would accept anything")
         return replace(self, variants=(*self.variants, variant))
 
+    def accepted_mrtds(self) -> frozenset[bytes] | None:
+        """Return every MRTD that can satisfy the policy, None where it asks for none."""
+        sets = [dict(group.required).get("mrtd") for group in (self.baseline, *self.variants)]
+        baseline, variants = sets[0], sets[1:]
+        if not variants or None in variants:
+            return None if baseline is None else frozenset(baseline)
+        of_variants = frozenset(value for listed in variants if listed for value in listed)
+        return of_variants if baseline is None else of_variants & frozenset(baseline)
+
     def accept(self, *statuses: TcbStatus | str) -> Policy:
         """Return a policy that also accepts these TCB statuses."""
         try:

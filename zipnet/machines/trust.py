@@ -7,22 +7,27 @@ Rules:
 
 1. A server is named by its name in the descriptor; an unknown name is a mistake, never ignored.
 2. A publisher takes no part in a round that does not satisfy it; a reader stops at such a record.
-3. Age is counted from the opener's clock in the signed header to this client's clock.
+3. Measurements are those the descriptor lets the committee run: its servers judge each other, and a
+   publisher judges them all, by that policy, so what it excludes no server can run.
+4. Age is counted from the opener's clock in the signed header to this client's clock.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from zipnet.errors import ConfigError, TrustPolicyError
+from zipnet.protocol.attestation import Gate
 
 if TYPE_CHECKING:
     from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.header import RoundHeader
     from zipnet.protocol.ids import ServerIndex
 
-__all__ = ["BoundTrust", "TrustPolicy"]
+__all__ = ["MRTD_BYTES", "BoundTrust", "TrustPolicy"]
+
+MRTD_BYTES: Final = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +38,23 @@ class TrustPolicy:
         operators: Names of committee servers that must be in every roster.
         min_roster: Fewest servers in a roster; 0 leaves it to the descriptor.
         max_record_age_s: Oldest the newest record or header may be, in seconds; None: any age.
+        committee_mrtds: Measurements (48 bytes each) the servers may run; the descriptor must admit
+            no server with another. Empty leaves it to the descriptor.
     """
 
     operators: frozenset[str] = frozenset()
     min_roster: int = 0
     max_record_age_s: float | None = None
+    committee_mrtds: frozenset[bytes] = frozenset()
 
     def bind(self, descriptor: TrustedDescriptor) -> BoundTrust:
         """Look the names up in a descriptor.
 
         Raises:
-            ConfigError: When a name is no committee server's, or the committee is too small.
+            ConfigError: When a name is no committee server's, the committee is too small, or the
+                descriptor lets it run other measurements.
         """
+        self._require_mrtds(descriptor)
         servers = descriptor.descriptor.servers
         names = {node.name: descriptor.server_index(node.peer_id) for node in servers}
         unknown = sorted(set(self.operators) - set(names))
@@ -63,6 +73,26 @@ class TrustPolicy:
             raise ConfigError("max_record_age_s must be more than 0")
         required = {name: index for name, index in names.items() if name in self.operators}
         return BoundTrust(self, {i: name for name, i in required.items() if i is not None})
+
+    def _require_mrtds(self, descriptor: TrustedDescriptor) -> None:
+        if not self.committee_mrtds:
+            return
+        if any(len(mrtd) != MRTD_BYTES for mrtd in self.committee_mrtds):
+            raise ConfigError(f"committee_mrtds are of {MRTD_BYTES} bytes each")
+        policy = descriptor.descriptor.attestation.policy_for(Gate.COMMITTEE)
+        admitted = None if policy is None else policy.accepted_mrtds()
+        if admitted is None:
+            raise ConfigError(
+                "the trust policy names the committee's MRTDs, the descriptor asks for none",
+                hint="use a group that attests its committee, or leave committee_mrtds out",
+            )
+        others = sorted(mrtd.hex()[:16] for mrtd in admitted - self.committee_mrtds)
+        if others:
+            raise ConfigError(
+                f"the descriptor also admits servers with MRTD {', '.join(others)}…, which the "
+                "trust policy does not name",
+                hint="ask the operator what that image is before you add it",
+            )
 
 
 @dataclass(frozen=True, slots=True)
