@@ -114,7 +114,8 @@ ops-tools: ## Install promtool, systemd-analyze and the image tools from Debian,
 
 .PHONY: observer
 observer: $(VENV)/.dev ## Watch one client's packets for 2,400 rounds; plots go to out/observer
-	@ZIPNET_OBSERVER_ROUNDS=2400 ZIPNET_OBSERVER_OUT=out/observer $(PY) -m pytest -q -s tests/interaction/sdk/test_passive_observer.py
+	@ZIPNET_OBSERVER_ROUNDS=2400 ZIPNET_OBSERVER_OUT=out/observer $(PY) -m pytest -q -s \
+	  -o faulthandler_timeout=0 tests/interaction/sdk/test_passive_observer.py
 
 .PHONY: model
 model: $(VENV)/.dev model-tools ## Check the models: states explored, promises, and wrong designs that must be caught
