@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.harness.network import LiveNetwork, Node, run_zipnet, wait_for
-from zipnet.access.capability import CapabilityRole
+from zipnet.access.capability import CapabilityRole, inspect_capability
 from zipnet.access.minting import issuer_key, mint_capability
 from zipnet.node.admin_client import call_admin
 from zipnet.protocol.identity import Identity
@@ -24,7 +24,7 @@ from zipnet.settings.tokenfile import read_token_file, write_token_file
 from zipnet.wire.admin import AdminReply, AdminRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from zipnet.protocol.ids import PeerId
@@ -92,6 +92,10 @@ class Guarded(LiveNetwork):
 
     def participants(self) -> float:
         return self.nodes["s0"].metric("zipnet_round_participants")
+
+
+def _later(now: Callable[[], float], ends: float) -> bool:
+    return now() > ends
 
 
 def _told(node: Node, count: int) -> bool:
@@ -209,6 +213,7 @@ def test_a_revoked_publisher_and_a_revoked_server_are_cut_off_everywhere_within_
 
 @pytest.mark.requirement("Z26")
 @pytest.mark.requirement("L16")
+@pytest.mark.requirement("M13")
 def test_a_revoked_token_ends_its_sessions_and_each_call_is_in_the_audit_trail(
     network: Guarded,
 ) -> None:
@@ -216,6 +221,23 @@ def test_a_revoked_token_ends_its_sessions_and_each_call_is_in_the_audit_trail(
         network.mint(name, CapabilityRole.PUBLISH, peer=network.identity(name))
     publishers = {name: network.publisher(name) for name in ("p0", "p1", "p2")}
     wait_for(lambda: network.participants() == 3, "three publishers in a round")
+
+    # The aggregators' own token is replaced while they run (row M13); the old one then goes.
+    old = network.folder / "tree.token"
+    ends = network.nodes["root"].metric("zipnet_capability_expiry_timestamp_seconds")
+    replaced = inspect_capability(read_token_file(old)[0]).ids[-1]
+    network.mint("tree2", CapabilityRole.AGGREGATE).replace(old)
+    for name in ("root", "leaf"):
+        expiry = partial(network.nodes[name].metric, "zipnet_capability_expiry_timestamp_seconds")
+        wait_for(partial(_later, expiry, ends), f"{name} to show the new one")
+    network.revoke("s2", RevokedKind.TOKEN, replaced)
+    network.time_to_reach(["s0", "s1", "s2", "root", "leaf"], time.time(), 1)
+    done_before = network.nodes["s0"].metric("zipnet_rounds_finalized_total")
+    wait_for(
+        lambda: network.nodes["s0"].metric("zipnet_rounds_finalized_total") >= done_before + 2,
+        "rounds under the new one",
+    )
+    assert network.participants() == 3
     ops = ("--socket", "s1.state/admin", "--token", "op1.token", "--token", "op2.token")
     written = run_zipnet(
         "token", "revoke", "--descriptor", "d.toml", "--key", "operator.secret",

@@ -54,7 +54,7 @@ from zipnet.node.alone import Target, require_alone
 from zipnet.node.attestation import NodeAttestation
 from zipnet.node.audit import AuditTrail
 from zipnet.node.build import build_commit, build_version
-from zipnet.node.capabilities import SessionCapabilities, show_capability
+from zipnet.node.capabilities import OwnCapability, SessionCapabilities
 from zipnet.node.feed import Feed
 from zipnet.node.http import serve_http
 from zipnet.node.listen import NodeListener
@@ -154,6 +154,9 @@ class Aggregator:
         self.metrics.server_registry_size.set(len(self._descriptor.committee))
         self.health = Health(_CONDITIONS, self.metrics)
         self.machine = AggregatorMachine(self._descriptor, settings.entry, cadence=settings.cadence)
+        self._own_capability = OwnCapability(
+            settings.capability_file, settings.capability, self.metrics
+        )
         self._revocations = NodeRevocations(self._descriptor)
         self._capabilities = SessionCapabilities(
             settings.access, self._descriptor.group, self._revocations.book, time.time
@@ -339,6 +342,7 @@ class Aggregator:
                     self._watch(),
                     self._attestation.watch(self.health, self.metrics),
                     notifier.run_watchdog(),
+                    self._own_capability.renew(self._dialled),
                 ]
                 if self._parent is not None:
                     lasting.append(self._parent.run())
@@ -516,7 +520,11 @@ class Aggregator:
 
     async def on_link_up(self, session: Session) -> None:
         """Show this node's capability, where it has one, before anything is asked."""
-        await show_capability(session, self._settings.capability)
+        await self._own_capability.show(session)
+
+    def _dialled(self) -> list[Session]:
+        links = self._links_by_peer().values()
+        return [link.session for link in links if link.session is not None]
 
     def _links_by_peer(self) -> dict[PeerId, PersistentLink]:
         committee = self._descriptor.committee

@@ -6,31 +6,42 @@ Rules:
    proved; bound to one, it is worth nothing in anybody else's session.
 2. A node that asks for none takes what is shown and looks no further.
 3. At each use its end is compared with the clock, and revocations end its session.
-4. Logs, metrics and the audit trail have key id and reason, never the token.
+4. A node's own capability is read from its file again when that changes, and shown on its links.
+5. Logs, metrics and the audit trail have key id and reason, never the token.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from zipnet.access.capability import Capability, CapabilityRole, verify_capability
+from zipnet.access.capability import (
+    Capability,
+    CapabilityRole,
+    inspect_capability,
+    verify_capability,
+)
 from zipnet.access.terms import AccessTerms, require_capability
-from zipnet.errors import AdmissionError
+from zipnet.errors import AdmissionError, ZipnetError
 from zipnet.observe.log import get_logger
+from zipnet.settings.tokenfile import read_token_file
 from zipnet.wire.messages import Accepted, Kind, Message, PresentCapability, decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from zipnet.access.revoked import RevokedBook
+    from zipnet.observe.metrics import NodeMetrics
     from zipnet.protocol.ids import GroupId, PeerId
     from zipnet.transport.session import Session
 
-__all__ = ["SessionCapabilities", "show_capability"]
+__all__ = ["OwnCapability", "SessionCapabilities"]
 
 _MAX_REMEMBERED = 100_000
+_LOOK_S = 5.0
 
 _log = get_logger(__name__)
 
@@ -116,17 +127,65 @@ class SessionCapabilities:
         return tuple(gone)
 
 
-async def show_capability(session: Session, token: bytes | None) -> None:
-    """Show this node's own capability to a node it dialled; nothing where it has none.
+class OwnCapability:
+    """The capability a node shows to nodes it dials; read again when its file changes (row M13).
 
-    Raises:
-        AdmissionError: When the far node does not accept it.
-        TransportError: When the link breaks.
+    Args:
+        file: Where it is; None shows nothing.
+        token: What the file held at start.
+        metrics: Where its end is kept.
     """
-    if token is None:
-        return
-    try:
-        await session.request(Kind.PRESENT_CAPABILITY, encode(PresentCapability(token=token)))
-    except AdmissionError as error:
-        _log.warning("capability_refused", reason=error.code)
-        raise
+
+    def __init__(self, file: Path | None, token: bytes | None, metrics: NodeMetrics) -> None:
+        self._file = file
+        self._token: bytes | None = None
+        self._metrics = metrics
+        if token is not None:
+            self._take(token)
+
+    async def show(self, session: Session) -> None:
+        """Show it to a node that was dialled; nothing where there is none.
+
+        Raises:
+            AdmissionError: When the far node does not accept it.
+            TransportError: When the link breaks.
+        """
+        if self._token is None:
+            return
+        try:
+            shown = encode(PresentCapability(token=self._token))
+            await session.request(Kind.PRESENT_CAPABILITY, shown)
+        except AdmissionError as error:
+            _log.warning("capability_refused", reason=error.code)
+            raise
+
+    async def renew(self, sessions: Callable[[], Iterable[Session]]) -> None:
+        """Look at the file now and then, and show a new token on every live link.
+
+        Args:
+            sessions: The sessions this node dialled.
+        """
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if not await self._changed():
+                continue
+            for session in tuple(sessions()):
+                with contextlib.suppress(ZipnetError):  # a link that broke shows it when it is back
+                    await self.show(session)
+
+    async def _changed(self) -> bool:
+        if self._file is None:
+            return False
+        try:
+            token, _issuer = await asyncio.to_thread(read_token_file, self._file)
+            if token == self._token:
+                return False
+            self._take(token)
+        except ZipnetError as error:  # the old one is still in use
+            _log.warning("capability_not_read", reason=error.reason)
+            return False
+        return True
+
+    def _take(self, token: bytes) -> None:
+        self._metrics.capability_expiry.set(inspect_capability(token).expires_s)
+        self._token = token

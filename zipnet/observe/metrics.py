@@ -223,6 +223,10 @@ class NodeMetrics:
             "zipnet_collateral_expiry_timestamp_seconds",
             "When this machine's TDX collateral lapses; 0 where it has none.",
         )
+        self.capability_expiry = self._gauge(
+            "zipnet_capability_expiry_timestamp_seconds",
+            "When the capability this node shows to others ends; 0 where it has none.",
+        )
         self._clock_skew = self._gauge_with(
             "zipnet_clock_skew_seconds",
             "How far ahead another server's clock is, by its index.",

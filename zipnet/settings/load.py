@@ -128,6 +128,7 @@ def load_aggregator(
         entry=entry,
         admin=_admin(assembly, None),
         capability=assembly.capability(assembly.given.token),
+        capability_file=assembly.given.token,
         warnings=assembly.warnings,
         effective=assembly.effective,
     )

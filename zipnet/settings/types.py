@@ -158,10 +158,12 @@ class AggregatorSettings(NodeSettings):
     Attributes:
         entry: The aggregator's entry in the descriptor, with its parent.
         capability: What it shows to servers and to its parent; None shows nothing.
+        capability_file: Where that was read, and is read again when it changes.
     """
 
     entry: AggregatorEntry
     capability: bytes | None = field(default=None, repr=False)
+    capability_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,7 @@ EXPECTED = {
     "zipnet_revocations": REASON,
     "zipnet_uds_denied": REASON,
     "zipnet_collateral_expiry_timestamp_seconds": PLAIN,
+    "zipnet_capability_expiry_timestamp_seconds": PLAIN,
     "zipnet_clock_skew_seconds": PLAIN | {"server"},
     "zipnet_tls_handshake_failures": PLAIN,
     "zipnet_safe_mode": REASON,
