@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from zipnet.access.terms import AccessTerms
     from zipnet.node.audit import AuditTrail
     from zipnet.observe.metrics import NodeMetrics
-    from zipnet.protocol.ids import GroupId
+    from zipnet.protocol.ids import GroupId, PeerId
     from zipnet.settings.types import NodeSettings
 
 __all__ = ["SOCKET_NAME", "AdminDesk", "AdminSocket", "AdminVerbs", "open_admin"]
@@ -103,6 +103,7 @@ class AdminDesk:
         verbs: What the node can do.
         terms: Whose capabilities count.
         group: The group they must be for.
+        node: This node's peer id; a capability bound to a peer counts at that node's socket only.
         revoked: What was revoked.
         audit: Where calls are noted.
         wall: Seconds since 1970.
@@ -114,6 +115,7 @@ class AdminDesk:
         *,
         terms: AccessTerms,
         group: GroupId,
+        node: PeerId,
         revoked: RevokedBook,
         audit: AuditTrail,
         wall: Callable[[], float],
@@ -121,6 +123,7 @@ class AdminDesk:
         self._verbs = verbs
         self._terms = terms
         self._group = group
+        self._node = node
         self._revoked = revoked
         self._audit = audit
         self._wall = wall
@@ -152,7 +155,7 @@ class AdminDesk:
             issuers=self._terms.issuers,
             group=self._group,
             now_s=self._wall(),
-            presenter=None,
+            presenter=self._node,
         )
         if self._revoked.has_capability(capability):
             raise AdmissionError("the capability was revoked", code="capability_revoked")
@@ -349,9 +352,14 @@ async def open_admin(
     """
     if settings.admin is None:
         return
-    group = settings.descriptor.group
     desk = AdminDesk(
-        verbs, terms=settings.access, group=group, revoked=revoked, audit=audit, wall=time.time
+        verbs,
+        terms=settings.access,
+        group=settings.descriptor.group,
+        node=settings.identity.peer_id,
+        revoked=revoked,
+        audit=audit,
+        wall=time.time,
     )
     admin = AdminSocket(
         settings.admin, uids=settings.admin_uids, desk=desk, metrics=metrics, audit=audit

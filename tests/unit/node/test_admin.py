@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from zipnet.ledger.audit import Value
 
 GROUP = GroupId(bytes(range(32)))
+NODE = PeerId(bytes(range(32, 64)))
 SEED = bytes(range(1, 33))
 NOW = 1_800_000_000
 NOBODY = 65534
@@ -118,7 +119,7 @@ class World:
         )  # fmt: skip
         terms = AccessTerms((issuer(),) if with_issuer else ())
         desk = AdminDesk(
-            self.verbs, terms=terms, group=GROUP, revoked=self.book, audit=self.trail,
+            self.verbs, terms=terms, group=GROUP, node=NODE, revoked=self.book, audit=self.trail,
             wall=lambda: self.now,
         )  # fmt: skip
         self.socket = AdminSocket(
@@ -299,6 +300,16 @@ async def test_a_revoked_capability_opens_nothing(tmp_path: Path) -> None:
         world.book.add(Revocation(RevokedKind.TOKEN, target, NOW, bytes(32)), b"statement")
         for one in (token, less):
             assert (await world.call("status", one)).code == "capability_revoked"
+
+
+@pytest.mark.requirement("L16")
+async def test_a_capability_bound_to_a_node_counts_at_that_nodes_socket_only(
+    tmp_path: Path,
+) -> None:
+    async with listening(tmp_path / "admin") as world:
+        assert (await world.call("status", mint(READ, peer=NODE))).ok
+        elsewhere = mint(READ, peer=PeerId(bytes(32)))
+        assert (await world.call("status", elsewhere)).code == "capability_presenter"
 
 
 async def test_a_node_without_issuers_shows_itself_and_changes_nothing(tmp_path: Path) -> None:
