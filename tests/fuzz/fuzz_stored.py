@@ -35,20 +35,30 @@ from tdx.quote.qgs import decode_message as decode_qgs
 from tdx.quote.tdreport import parse_tdreport
 from tdx.replay.ccel import parse_ccel
 from tests.harness.committee import HarnessCommittee
+from zipnet.access.capability import Capability, inspect_capability, verify_capability
+from zipnet.access.minting import issuer_key, parse_token
 from zipnet.admission.evidence import decode_evidence
 from zipnet.consensus.members import decode_members, decode_snapshot
 from zipnet.consensus.messages import decode_message
-from zipnet.errors import ConfigError, RemoteProtocolError, StorageError, VerificationError
+from zipnet.errors import (
+    AdmissionError,
+    ConfigError,
+    RemoteProtocolError,
+    StorageError,
+    VerificationError,
+)
 from zipnet.ledger.audit import AuditVerifier
 from zipnet.machines.bookmark import Bookmark
 from zipnet.machines.committee_snapshot import decode_state
-from zipnet.protocol.secret import parse_secret_text
+from zipnet.protocol.revocation import open_revocation, open_warrant
+from zipnet.protocol.secret import Secret, parse_secret_text
 from zipnet.settings.publicfile import parse_public
 from zipnet.settings.sources import parse_table
 from zipnet.storage.compacting import CompactingFileJournal
 from zipnet.storage.custody import KeyCustody
 from zipnet.storage.journal import FileJournal
 from zipnet.storage.records import RecordLog
+from zipnet.wire.admin import decode_reply, decode_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +66,12 @@ if TYPE_CHECKING:
 COMMITTEE: Final = HarnessCommittee()
 OWNER: Final = bytes(range(32))
 SEATS: Final = 3
+GROUP: Final = COMMITTEE.descriptor.group
+OPERATOR: Final = COMMITTEE.operator.public.ed25519
+ISSUER: Final = issuer_key(Secret(bytearray(range(1, 33))))
+NOW_S: Final = 1_900_000_000
 OUTSIDE: Final = (
+    AdmissionError,
     RemoteProtocolError,
     VerificationError,
     ConfigError,
@@ -130,6 +145,10 @@ def open_custody(data: bytes) -> None:
     KeyCustody(_Kept(data), group=group, max_skip_rounds=1000).close()
 
 
+def _capability(data: bytes) -> Capability:
+    return verify_capability(data, issuers=(ISSUER,), group=GROUP, now_s=NOW_S, presenter=None)
+
+
 def _text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
     return lambda data: parse(data.decode("utf-8", "surrogateescape"))
 
@@ -159,6 +178,13 @@ PARSERS: Final[dict[str, Callable[[bytes], object]]] = {
     "event log": parse_ccel,
     "qgs": decode_qgs,
     "firmware": parse_tdvf,
+    "token": inspect_capability,
+    "token of an issuer": _capability,
+    "token text": _text(parse_token),
+    "revocation": lambda data: open_revocation(data, GROUP, OPERATOR),
+    "warrant": lambda data: open_warrant(data, GROUP, OPERATOR),
+    "admin request": decode_request,
+    "admin reply": decode_reply,
 }
 _LIST: Final = list(PARSERS.values())
 

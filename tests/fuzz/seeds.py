@@ -12,8 +12,15 @@ from sim.disk import Disk
 from tdx.emulator import Emulator
 from tdx.policy import Policy
 from tdx.policy.toml import dump_policy
-from tests.fuzz.fuzz_stored import COMMITTEE, OWNER
+from tests.fuzz.fuzz_stored import COMMITTEE, GROUP, NOW_S, OWNER
 from tests.harness.committee import make_identity
+from zipnet.access.capability import CapabilityRole
+from zipnet.access.minting import (
+    attenuate_capability,
+    format_token,
+    issuer_key,
+    mint_capability,
+)
 from zipnet.consensus.members import Members, Snapshot
 from zipnet.consensus.messages import AppendEntries, Entry, RequestVote, encode_message
 from zipnet.machines.bookmark import Bookmark
@@ -21,6 +28,7 @@ from zipnet.machines.committee import CommitteeState
 from zipnet.machines.committee_snapshot import encode_state
 from zipnet.protocol.ids import Digest
 from zipnet.protocol.kem import KemKeyPair
+from zipnet.protocol.revocation import RevokedKind, sign_revocation, sign_warrant
 from zipnet.protocol.secret import Secret, format_secret_text
 from zipnet.settings.publicfile import PublicFile, format_public_file
 from zipnet.storage.audit import AuditLog
@@ -28,6 +36,13 @@ from zipnet.storage.custody import CustodyFiles, KeyCustody
 from zipnet.storage.journal import FileJournal
 from zipnet.storage.records import RecordLog
 from zipnet.transport.certificate import node_certificate
+from zipnet.wire.admin import (
+    LENGTH_BYTES,
+    AdminReply,
+    AdminRequest,
+    encode_reply,
+    encode_request,
+)
 
 if TYPE_CHECKING:
     from zipnet.protocol.identity import Identity
@@ -55,6 +70,7 @@ def make_seeds() -> dict[str, bytes]:
         "record log": _records(),
         "custody": _custody(),
         "audit trail": _audit(identity),
+        **_access(),
         "bookmark": Bookmark(7, Digest(bytes(32)), 3).to_text().encode(),
         "secret": format_secret_text(Secret(os.urandom(32))).encode(),
         "public identity": _public(identity),
@@ -65,6 +81,26 @@ def make_seeds() -> dict[str, bytes]:
         "tcb info": bundle.tcb_info.encode(),
         "qe identity": bundle.qe_identity.encode(),
         "policy": dump_policy(Policy().require_mrtd(bytes(48))).encode(),
+    }
+
+
+def _access() -> dict[str, bytes]:
+    secret = Secret(bytearray(range(1, 33)))
+    key = issuer_key(secret)
+    roles = (CapabilityRole.PUBLISH, CapabilityRole.READ)
+    token = mint_capability(secret, group=GROUP, roles=roles, now_s=NOW_S, lifetime_s=3600)
+    less = attenuate_capability(token, key, expires_s=NOW_S + 60)
+    deputy = make_identity("deputy")
+    warrant = sign_warrant(GROUP, deputy.public.ed25519, NOW_S * 1000, COMMITTEE.operator)
+    statement = sign_revocation(GROUP, RevokedKind.PEER, bytes(32), 1, deputy, warrant)
+    return {
+        "token": token,
+        "token of an issuer": less,
+        "token text": format_token(less, key).encode(),
+        "revocation": statement,
+        "warrant": warrant,
+        "admin request": encode_request(AdminRequest(verb="revoke", tokens=[less]))[LENGTH_BYTES:],
+        "admin reply": encode_reply(AdminReply(ok=True, code="done"))[LENGTH_BYTES:],
     }
 
 
