@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["OwnCapability", "SessionCapabilities"]
 
 _MAX_REMEMBERED = 100_000
+_MAX_SHOWN = 64  # one a week for more than a year, or a guess too many
+_RETRY_S = 60.0
 _LOOK_S = 5.0
 
 _log = get_logger(__name__)
@@ -68,6 +70,7 @@ class SessionCapabilities:
         self._revoked = revoked
         self._wall = wall
         self._shown: WeakKeyDictionary[Session, Capability] = WeakKeyDictionary()
+        self._tries: WeakKeyDictionary[Session, int] = WeakKeyDictionary()
         self._registered: dict[PeerId, Capability] = {}
 
     async def present(self, session: Session, payload: bytes) -> Message:
@@ -78,6 +81,12 @@ class SessionCapabilities:
             AdmissionError: When the capability does not hold.
         """
         token = decode(payload, PresentCapability).token
+        tries = self._tries.get(session, 0) + 1
+        self._tries[session] = tries
+        if tries > _MAX_SHOWN:
+            raise AdmissionError(
+                "this session has shown enough", code="overloaded", retry_after=_RETRY_S
+            )
         if not self._terms.issuers:
             return Accepted()
         capability = await asyncio.to_thread(
