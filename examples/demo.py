@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from examples.emulation import Emulation
+from sim.cluster.emulation import Emulation
 from zipnet.errors import ZipnetError
 from zipnet.machines.reader import Message, ReaderMachine, RecordArrived
 from zipnet.protocol.descriptor import TrustedDescriptor, parse_descriptor, trust_descriptor

@@ -1,4 +1,4 @@
-"""``zipnet-sim``: networks in virtual time, adversaries against them, reports of both."""
+"""``zipnet-sim``: networks of real processes or in virtual time, adversaries, reports of all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sim.cluster.plan import adjusted, parse_fault, plan_of
 from sim.model.calibrate import calibrate as measure
 from sim.model.costs import load_costs, write_costs
 from sim.model.world import simulate
@@ -67,6 +68,53 @@ def _names(scenario: str) -> list[str]:
     if not scenario.endswith("*"):
         return [scenario]
     return [name for name in scenario_names() if name.startswith(scenario[:-1])]
+
+
+@app.command()
+def run(  # noqa: PLR0913, PLR0917 - one for each option
+    scenario: Annotated[str, typer.Option(help="Name of a scenario, or path of a TOML file.")] = (
+        "quickstart"
+    ),
+    servers: Annotated[int | None, typer.Option(help="Committee servers: 3, 5 or 7.")] = None,
+    aggregators: Annotated[int | None, typer.Option(help="Aggregators, the root included.")] = None,
+    clients: Annotated[int | None, typer.Option(help="Publishers.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Records to seal before it ends.")] = None,
+    transport: Annotated[str, typer.Option(help="quic or tls, of clients.")] = "quic",
+    tdx: Annotated[str, typer.Option(help="off or emulated.")] = "off",
+    readers: Annotated[int, typer.Option(help="Reading processes.")] = 1,
+    gateway: Annotated[bool, typer.Option(help="Run a gateway as well.")] = False,  # noqa: FBT002 - typer reads it
+    fault: Annotated[
+        list[str] | None, typer.Option(help="KIND:WHO:AT:FOR, such as crash:leader:3:2.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 1,
+    report: _Report = None,
+    sweep: Annotated[bool, typer.Option(help="Add plots of modelled runs to the report.")] = True,  # noqa: FBT002 - typer reads it
+) -> None:
+    """Run a network of real processes on loopback, and show it as it goes.
+
+    At a terminal, keys bring faults about: k kills who leads, s stops it for a while, p cuts it
+    off, w slows it down; q ends the run.
+    """
+    from sim.cluster.show import run_cluster  # noqa: PLC0415 - the other verbs need none of it
+
+    loaded = adjusted(load_scenario(scenario), servers=servers, clients=clients, rounds=rounds)
+    options: dict[str, object] = {"transport": transport, "tdx": tdx, "readers": readers}
+    options |= {"gateway": gateway, "seed": seed}
+    options["faults"] = tuple(parse_fault(text) for text in fault or [])
+    if aggregators is not None:
+        options["aggregators"] = aggregators
+    plan = plan_of(loaded, **options)
+    outcome = run_cluster(plan, typer.echo)
+    if report is not None:
+        write_report(outcome, report, sweep=loaded if sweep else None)
+    typer.echo("\n".join(outcome_lines(outcome)))
+    ok = outcome.recovered >= outcome.queued and len(outcome.rounds) >= loaded.rounds
+    typer.echo(
+        f"sim {'ok' if ok else 'failed'}: rounds={len(outcome.rounds)} "
+        f"published={outcome.queued} recovered={outcome.recovered}"
+    )
+    if not ok:
+        raise typer.Exit(1)
 
 
 @app.command()

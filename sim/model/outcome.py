@@ -68,6 +68,7 @@ class Outcome:
         assumptions: What a reader of the figures must know.
         published: Figures of others.
         wire_body_bytes: Length of the vector that was charged for.
+        mode: ``model`` for virtual time, ``cluster`` for real processes.
     """
 
     scenario: str
@@ -90,6 +91,7 @@ class Outcome:
     assumptions: tuple[str, ...] = ()
     published: dict[str, str] = field(default_factory=dict)
     wire_body_bytes: int = 0
+    mode: str = "model"
 
     @property
     def round_seconds(self) -> list[float]:

@@ -16,7 +16,7 @@ def outcome_lines(outcome: Outcome) -> list[str]:
     figures = outcome.figures()
     lines = [
         (
-            f"model {'ok' if outcome.rounds else 'failed'}: scenario={outcome.scenario} "
+            f"{outcome.mode} {'ok' if outcome.rounds else 'failed'}: scenario={outcome.scenario} "
             f"seed={outcome.seed} rounds={len(outcome.rounds)} "
             f"aborted={len(outcome.aborted)} published={outcome.queued} "
             f"recovered={outcome.recovered} digest={outcome.digest}"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from tests.chaos.datagrams import DatagramRelay
-from tests.chaos.relay import Relay
+from sim.cluster.datagrams import DatagramRelay
+from sim.cluster.relay import Relay
 from tests.chaos.schedule import ON_DISKS
 from tests.harness.network import LiveNetwork, free_ports, run_zipnet
 

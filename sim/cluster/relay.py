@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Relay"]
 
@@ -17,11 +21,16 @@ class Relay:
         delay_s: Seconds every chunk is held back.
         flowing: Cleared, links stay open and nothing passes: a half-open network.
         reachable: Off, new links are closed at once.
+        rate: Bytes a second that pass each way on each link; None is as fast as they come.
+        inward: Bytes passed to the node so far.
+        outward: Bytes passed back so far.
     """
 
     def __init__(self, port: int, to: int) -> None:
         self.port, self.to = port, to
         self.delay_s = 0.0
+        self.rate: float | None = None
+        self.inward = self.outward = 0
         self.flowing = asyncio.Event()
         self.flowing.set()
         self.reachable = True
@@ -41,7 +50,7 @@ class Relay:
 
     def heal(self) -> None:
         """Pass everything on again, at once."""
-        self.delay_s, self.reachable = 0.0, True
+        self.delay_s, self.rate, self.reachable = 0.0, None, True
         self.flowing.set()
 
     async def close(self) -> None:
@@ -69,7 +78,10 @@ class Relay:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to)
             ends.add(far_writer)
             self._writers.add(far_writer)
-            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+            await asyncio.gather(
+                self._pump(reader, far_writer, self._count_inward),
+                self._pump(far_reader, writer, self._count_outward),
+            )
         except OSError:
             pass  # the node is down, as it may be
         finally:
@@ -77,10 +89,22 @@ class Relay:
             for end in ends:
                 end.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _count_inward(self, size: int) -> None:
+        self.inward += size
+
+    def _count_outward(self, size: int) -> None:
+        self.outward += size
+
+    async def _pump(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        count: Callable[[int], None],
+    ) -> None:
         with suppress(OSError):
             while data := await reader.read(_CHUNK):
-                await asyncio.sleep(self.delay_s)
+                count(len(data))
+                await asyncio.sleep(self.delay_s + (len(data) / self.rate if self.rate else 0.0))
                 await self.flowing.wait()
                 writer.write(data)
                 await writer.drain()

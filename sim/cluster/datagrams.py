@@ -17,7 +17,7 @@ class _Far(asyncio.DatagramProtocol):
     def __init__(self, relay: DatagramRelay, peer: tuple[str, int]) -> None:
         self._relay, self._peer = relay, peer
 
-    def datagram_received(self, data: bytes, addr: object) -> None:
+    def datagram_received(self, data: bytes, addr: object) -> None:  # noqa: ARG002 - asyncio's own
         self._relay.back(data, self._peer)
 
     def error_received(self, exc: Exception) -> None:
@@ -36,11 +36,14 @@ class DatagramRelay(asyncio.DatagramProtocol):
         delay_s: Seconds every datagram is held back.
         loss: Share of datagrams that are lost.
         passing: Off, all are lost.
+        inward: Bytes passed to the node so far.
+        outward: Bytes passed back so far.
     """
 
     def __init__(self, port: int, to: int, draw: random.Random) -> None:
         self.port, self.to = port, to
         self.delay_s, self.loss, self.passing = 0.0, 0.0, True
+        self.inward = self.outward = 0
         self._draw = draw
         self._near: asyncio.DatagramTransport | None = None
         self._far: dict[tuple[str, int], asyncio.DatagramTransport] = {}
@@ -69,6 +72,7 @@ class DatagramRelay(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Pass one on to the node."""
+        self.inward += len(data)
         far = self._far.get(addr)
         if far is not None:
             self._later(lambda: far.sendto(data))
@@ -80,6 +84,7 @@ class DatagramRelay(asyncio.DatagramProtocol):
 
     def back(self, data: bytes, peer: tuple[str, int]) -> None:
         """Pass one back to a peer."""
+        self.outward += len(data)
         near = self._near
         if near is not None:
             self._later(lambda: near.sendto(data, peer))

@@ -1,4 +1,4 @@
-"""What the demo needs to gate every bond without TDX hardware: emulated machines and policies.
+"""What a network on one machine needs to gate every bond without TDX hardware: emulated machines.
 
 One ``tdx emulate serve`` stands in for Intel and for the hosts; each kind of node pretends to run
 an image of its own, with its own MRTD, and the descriptor demands exactly these. Nothing of it is
