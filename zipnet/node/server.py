@@ -85,6 +85,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SystemClock", "run_server"]
 
+_LOOK_AGAIN_S = 0.25
 _CONDITIONS = ("consensus", "committee_keys", "storage")
 
 
@@ -276,6 +277,9 @@ class _Server:
         )
         events = EventQueue()
         self.revocations = NodeRevocations(descriptor, state.revocations)
+        self._revoked = asyncio.Event()
+        if self.revocations.book.has_peer(settings.identity.peer_id):
+            self._revoked.set()
         capabilities = SessionCapabilities(
             settings.access, descriptor.group, self.revocations.book, self._clock.wall
         )
@@ -459,6 +463,7 @@ class _Server:
                 group.create_task(self._attestation.watch(self.health, self.metrics)),
                 group.create_task(self._watch_clients()),
                 group.create_task(self.acts.revoking.run()),
+                group.create_task(self._leave_once_revoked()),
                 group.create_task(self.audit.run()),
                 group.create_task(self._clocks.run(self.mesh.members)),
             ]
@@ -512,8 +517,7 @@ class _Server:
             ok=leader is not None and self.consensus.caught_up(),
             reason="no_leader" if leader is None else "catching_up",
         )
-        own = self._settings.identity.peer_id
-        if self.revocations.book.has_peer(own):
+        if self._revoked.is_set():
             self.health.set("standing", ok=False, reason="revoked")
         self._look_for_absent()
 
@@ -553,7 +557,19 @@ class _Server:
             self._doubting.discard(server)
         self._log.info("link_changed", server=int(server), up=up)
 
+    async def _leave_once_revoked(self) -> None:
+        """Lead no more once this very server is revoked: some engines do not see that it is cut."""
+        await self._revoked.wait()
+        self._log.error("server_revoked", server=int(self._settings.index))
+        while True:
+            if self.consensus.leader() == self._settings.index:
+                await self.consensus.stop()
+                return
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
     def _on_revoked(self, revocation: Revocation) -> None:
+        if self.revocations.book.has_peer(self._settings.identity.peer_id):
+            self._revoked.set()
         kind = revocation.kind.name.lower()
         self.metrics.revocations.inc(kind)
         self.audit.note(

@@ -120,7 +120,7 @@ class ServerRevoking:
         while True:
             self._due.clear()
             waiting = self._unlogged()
-            if waiting and consensus.caught_up():
+            if waiting and consensus.caught_up() and not self._is_out():
                 try:
                     await self._propose(Revoke(waiting[0]))
                 except ConsensusError as error:
@@ -129,6 +129,10 @@ class ServerRevoking:
                 await asyncio.sleep(_LOOK_S)
             else:
                 await self._due.wait()
+
+    def _is_out(self) -> bool:
+        """Whether this very server was revoked: nobody takes its commands."""
+        return self._parts.revocations.book.has_peer(self._parts.identity.peer_id)
 
     def _unlogged(self) -> list[bytes]:
         return self._parts.revocations.book.missing_in(self._parts.machine.state.revoked)

@@ -62,6 +62,7 @@ class World:
         capabilities = SessionCapabilities(NO_TERMS, GROUP, self.revocations.book, lambda: 1.8e9)
         parts = SimpleNamespace(
             machine=SimpleNamespace(state=self.state),
+            identity=COMMITTEE.identities[0],
             revocations=self.revocations,
             capabilities=capabilities,
             consensus=SimpleNamespace(caught_up=lambda: True),
