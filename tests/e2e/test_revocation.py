@@ -203,6 +203,7 @@ def test_a_revoked_publisher_and_a_revoked_server_are_cut_off_everywhere_within_
         "rounds after restarts",
     )
     assert outcast.metric("zipnet_bonds") == 0
+    assert outcast.events("server_revoked")
     assert outcast.http("/readyz")[0] == 503
     words = ("--secret-file", "p2.secret", "--token", "p2.token")
     assert "revoked" in refused_publish(network, *words)
