@@ -12,6 +12,8 @@ Rules:
    be lost, and another aggregator may have a way.
 5. A submission for a round that is not open here yet waits a moment, one for each session: servers
    do not tell all aggregators at the same instant.
+
+One long module, because it is the one place where all parts of an aggregator meet.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Start: settings are already checked; ask the other servers whether somebody else lives under this
 identity; only then touch the disk; bind the ports; join. So a misconfigured or doubled node writes
 nothing.
+
+One long module, because it is the one place where all parts of a server meet.
 """
 
 from __future__ import annotations
