@@ -36,7 +36,8 @@ from tdx.quote.tdreport import parse_tdreport
 from tdx.replay.ccel import parse_ccel
 from tests.harness.committee import HarnessCommittee
 from zipnet.access.capability import Capability, inspect_capability, verify_capability
-from zipnet.access.minting import issuer_key, parse_token
+from zipnet.access.minting import issuer_key
+from zipnet.access.tokentext import parse_token
 from zipnet.admission.evidence import decode_evidence
 from zipnet.consensus.members import decode_members, decode_snapshot
 from zipnet.consensus.messages import decode_message

@@ -17,10 +17,10 @@ from tests.harness.committee import make_identity
 from zipnet.access.capability import CapabilityRole
 from zipnet.access.minting import (
     attenuate_capability,
-    format_token,
     issuer_key,
     mint_capability,
 )
+from zipnet.access.tokentext import format_token
 from zipnet.consensus.members import Members, Snapshot
 from zipnet.consensus.messages import AppendEntries, Entry, RequestVote, encode_message
 from zipnet.machines.bookmark import Bookmark

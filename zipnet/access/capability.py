@@ -39,6 +39,7 @@ from biscuit_auth import (
     UnverifiedBiscuit,
 )
 
+from zipnet.access.tokentext import MAX_TOKEN_BYTES
 from zipnet.errors import AdmissionError
 from zipnet.protocol.ids import GroupId, PeerId, derive
 
@@ -49,7 +50,6 @@ __all__ = [
     "MAX_BLOCKS",
     "MAX_ISSUERS",
     "MAX_LIFETIME_S",
-    "MAX_TOKEN_BYTES",
     "Capability",
     "CapabilityRole",
     "TokenId",
@@ -59,7 +59,6 @@ __all__ = [
     "verify_capability",
 ]
 
-MAX_TOKEN_BYTES: Final = 4096
 MAX_BLOCKS: Final = 8
 MAX_ISSUERS: Final = 8
 MAX_LIFETIME_S: Final = 30 * 24 * 3600

@@ -7,7 +7,6 @@ token made here before it is handed out.
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,6 @@ from biscuit_auth import (
 
 from zipnet.access.capability import (
     MAX_LIFETIME_S,
-    MAX_TOKEN_BYTES,
     CapabilityRole,
     inspect_capability,
     issuer_public,
@@ -38,11 +36,9 @@ if TYPE_CHECKING:
     from zipnet.protocol.ids import GroupId, PeerId
     from zipnet.protocol.secret import Secret
 
-__all__ = ["attenuate_capability", "format_token", "issuer_key", "mint_capability", "parse_token"]
+__all__ = ["attenuate_capability", "issuer_key", "mint_capability"]
 
 _MIN_LIFETIME_S = 1
-_KEY_BYTES = 32
-_PREFIX = "zipnet-token-1."
 
 
 def issuer_key(secret: Secret) -> bytes:
@@ -157,27 +153,3 @@ def attenuate_capability(
         ) from error
     inspect_capability(narrowed)
     return narrowed
-
-
-def format_token(token: bytes, issuer: bytes) -> str:
-    """Return a token as a line of text: the issuer's key in front, then the token."""
-    return f"{_PREFIX}{issuer.hex()}.{urlsafe_b64encode(token).decode()}"
-
-
-def parse_token(text: str) -> tuple[bytes, bytes]:
-    """Read :func:`format_token`'s line; returns token and issuer's key, neither of them checked.
-
-    Raises:
-        ConfigError: When it is no such line.
-    """
-    issuer, _, encoded = text.strip().removeprefix(_PREFIX).partition(".")
-    try:
-        key = bytes.fromhex(issuer)
-        token = urlsafe_b64decode(encoded.encode("ascii"))
-    except (ValueError, UnicodeEncodeError):
-        key, token = b"", b""
-    if len(key) != _KEY_BYTES or not 0 < len(token) <= MAX_TOKEN_BYTES:
-        raise ConfigError(
-            "this is no token", hint="name the file `zipnet token mint` wrote"
-        ) from None
-    return token, key

@@ -25,6 +25,7 @@ from zipnet.sdk.proof import verify_equivocation, verify_proof
 from zipnet.sdk.publisher import Publisher, PublisherConditions
 from zipnet.sdk.reader import Reader
 from zipnet.sdk.sending import Progress
+from zipnet.sdk.token import load_token
 
 __all__ = [
     "AnonymityWarning",
@@ -58,6 +59,7 @@ __all__ = [
     "every",
     "interactive",
     "load_descriptor",
+    "load_token",
     "read_records",
     "sync",
     "verify_equivocation",

@@ -10,8 +10,7 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Final
 
-from zipnet.access.capability import MAX_TOKEN_BYTES
-from zipnet.access.minting import format_token, parse_token
+from zipnet.access.tokentext import MAX_TOKEN_BYTES, format_token, parse_token
 from zipnet.errors import ConfigError
 from zipnet.settings.bounded import read_bounded
 from zipnet.settings.keyfiles import write_new

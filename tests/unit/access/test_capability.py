@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -28,17 +30,18 @@ from zipnet.access.capability import (
 )
 from zipnet.access.minting import (
     attenuate_capability,
-    format_token,
     issuer_key,
     mint_capability,
-    parse_token,
 )
+from zipnet.access.tokentext import format_token, parse_token
 from zipnet.errors import AdmissionError, ConfigError
 from zipnet.protocol.ids import GroupId, PeerId
 from zipnet.protocol.secret import Secret
+from zipnet.sdk.token import load_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 SEED = hashlib.sha256(b"issuer").digest()
 GROUP = GroupId(hashlib.sha256(b"group").digest())
@@ -277,6 +280,23 @@ def test_a_token_is_one_line_of_text_and_no_error_repeats_it() -> None:
     with pytest.raises(AdmissionError) as refused:
         verify(token, presenter=PEER, now_s=NOW + timedelta(days=40).total_seconds())
     assert format_token(token, ISSUER).split(".")[2] not in repr(refused.value)
+
+
+def test_a_program_loads_a_token_without_the_library_that_makes_them(tmp_path: Path) -> None:
+    file = tmp_path / "alice.token"
+    file.write_text(format_token(mint(), ISSUER) + "\n")
+    loads = "import sys, zipnet; token = zipnet.load_token(sys.argv[1]); print(token.hex())"
+    without = "; assert 'biscuit_auth' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", loads + without, str(file)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert verify(bytes.fromhex(done.stdout.strip())).roles == {PUBLISH, READ}
+    file.write_bytes(b"\xff" * 99)
+    with pytest.raises(ConfigError, match="no token"):
+        load_token(file)
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_token(tmp_path / "missing")
 
 
 def test_attenuation_by_another_issuers_key_is_refused() -> None:
