@@ -162,6 +162,8 @@ class PublisherMachine:
         self._last: VerifiedRecord | None = None
         self._trouble = ""
         self._fragments_placed = 0
+        self._spoke: set[RoundNumber] = set()
+        self._fruitless = 0
         self._decided_until: RoundNumber | None = None
 
     @property
@@ -173,6 +175,18 @@ class PublisherMachine:
     def fragments_placed(self) -> int:
         """How many fragments verified records have shown so far: a measure of progress."""
         return self._fragments_placed
+
+    @property
+    def fruitless_records(self) -> int:
+        """How many records in a row lack what this client put into their rounds.
+
+        Rounds in which it had nothing to say, or withheld it, do not count: nothing of them shows.
+        """
+        return self._fruitless
+
+    def forget_fruitless(self) -> None:
+        """Count anew, for another way into the network."""
+        self._fruitless = 0
 
     @property
     def rounds_covered(self) -> int:
@@ -383,6 +397,8 @@ class PublisherMachine:
         withheld = self._withholding.reason(self._last) is not None
         boarded = self._outgoing.board(header.round, [] if withheld else granted)
         wanted = 0 if withheld else self._outgoing.waiting_count()
+        if boarded or wanted:
+            self._spoke.add(header.round)
         return self._claims.fill(header.round, header_hash, boarded, wanted=wanted)
 
     def _delay_s(self) -> float:
@@ -414,7 +430,13 @@ class PublisherMachine:
         self._last = record
         self._claims.forget_before(record.round)
         effects: list[PublisherEffect] = []
-        for message, placed in self._outgoing.land(record):
+        landed = self._outgoing.land(record)
+        if landed:
+            self._fruitless = 0
+        elif record.round in self._spoke:
+            self._fruitless += 1
+        self._spoke = {number for number in self._spoke if number > record.round}
+        for message, placed in landed:
             self._fragments_placed += placed
             effects.append(self._progress(message, "broadcast", record.round))
             effects += self._delivered(message)

@@ -173,7 +173,6 @@ class PublisherDriver:
         self._count_due = asyncio.Event()
         self._fetch_from = 0
         self._last_header_at = self._loop.time()
-        self._fruitless = 0
 
     # What the user's side calls -----------------------------------------------------------------
 
@@ -399,7 +398,7 @@ class PublisherDriver:
             await self._on_subscribed(decode(answer.payload, Subscribed))
             self._session = session
             self._last_header_at = self._loop.time()
-            self._fruitless = 0
+            self._machine.forget_fruitless()
             if self._machine.registered:
                 turns.succeeded()
             primed.set()
@@ -413,8 +412,8 @@ class PublisherDriver:
             left_s = self._last_header_at + allowed_s - self._loop.time()
             if left_s <= 0:
                 raise TransportError(f"no round was opened for {allowed_s:g} s")
-            if self._fruitless >= _FRUITLESS_RECORDS:
-                raise TransportError(f"{self._fruitless} records came without what was sent")
+            if (fruitless := self._machine.fruitless_records) >= _FRUITLESS_RECORDS:
+                raise TransportError(f"{fruitless} records came without what was sent")
             await asyncio.wait({served}, timeout=min(left_s, 1.0))
 
     async def _on_subscribed(self, state: Subscribed) -> None:
@@ -442,12 +441,7 @@ class PublisherDriver:
 
     async def _on_record(self, data: bytes) -> None:
         record = await self._verifier.verify(data)
-        before, waiting = self._machine.fragments_placed, bool(self._waiters)
         self._step(RecordReceived(record))
-        if self._machine.fragments_placed > before:
-            self._fruitless = 0
-        elif waiting:
-            self._fruitless += 1
 
     async def _keep_sending(self) -> None:
         async with asyncio.TaskGroup() as group:
