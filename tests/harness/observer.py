@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class Packet:
     at: float
     up: bool
     size: int
+    link: int
 
 
 @dataclass
@@ -45,13 +47,13 @@ class Tap:
     to: int
     packets: list[Packet] = field(default_factory=list)
 
-    def note(self, size: int, *, up: bool) -> None:
+    def note(self, size: int, link: int, *, up: bool) -> None:
         """Note a packet."""
-        self.packets.append(Packet(time.monotonic(), up, size))
+        self.packets.append(Packet(time.monotonic(), up, size, link))
 
-    def between(self, start: float, end: float) -> list[Packet]:
-        """Return what passed in a stretch of time."""
-        return [packet for packet in self.packets if start <= packet.at < end]
+    def of_link(self, link: int) -> list[Packet]:
+        """Return what passed on one link; links are counted from 0 as they came."""
+        return [packet for packet in self.packets if packet.link == link]
 
 
 @contextlib.asynccontextmanager
@@ -68,10 +70,14 @@ async def tap(transport: str, port: int, to: int) -> AsyncIterator[Tap]:
 
 @contextlib.asynccontextmanager
 async def _tcp(noted: Tap) -> AsyncIterator[None]:
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
+    links = itertools.count()
+
+    async def pump(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: int, *, up: bool
+    ) -> None:
         try:
             while data := await reader.read(65_536):
-                noted.note(len(data), up=up)
+                noted.note(len(data), link, up=up)
                 writer.write(data)
                 await writer.drain()
         except OSError:
@@ -85,7 +91,10 @@ async def _tcp(noted: Tap) -> AsyncIterator[None]:
         except OSError:
             writer.close()
             return
-        await asyncio.gather(pump(reader, far_writer, up=True), pump(far_reader, writer, up=False))
+        link = next(links)
+        await asyncio.gather(
+            pump(reader, far_writer, link, up=True), pump(far_reader, writer, link, up=False)
+        )
 
     server = await asyncio.start_server(serve, "127.0.0.1", noted.port)
     try:
@@ -114,14 +123,15 @@ class _UdpRelay:
         self.noted = noted
         self.front = _Half(self, None)
         self.backs: dict[tuple[str, int], asyncio.Task[_Half]] = {}
+        self.links: dict[tuple[str, int], int] = {}
 
     def passed(self, data: bytes, addr: tuple[str, int], half: _Half) -> None:
         if half.client is not None:
-            self.noted.note(len(data), up=False)
+            self.noted.note(len(data), self.links[half.client], up=False)
             if self.front.transport is not None:
                 self.front.transport.sendto(data, half.client)
             return
-        self.noted.note(len(data), up=True)
+        self.noted.note(len(data), self.links.setdefault(addr, len(self.links)), up=True)
         back = self.backs.get(addr)
         if back is None:
             back = self.backs[addr] = asyncio.create_task(self.dial(addr))
