@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from zipnet.errors import ConfigError
+from zipnet.protocol.header import MAX_SERVERS
 from zipnet.protocol.params import Cadence, RoundParams
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _JITTER_SHARE = 0.25
+_FEWEST_SERVERS, _MOST_SERVERS = 3, 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,8 @@ class Scenario:
     Attributes:
         name: Its name.
         about: One line for people.
-        servers: Committee size: 3, 5 or 7.
+        servers: Committee size: 3, 5 or 7, as a descriptor allows; with cost-only vectors up to 16,
+            which headers, registrations and the consensus engine can name.
         max_absent: As in the descriptor.
         clients: How many clients register before the clock starts.
         rounds: Records to seal before the run ends.
@@ -202,7 +205,13 @@ class Scenario:
         Raises:
             ConfigError: When a value makes no network.
         """
-        if self.servers not in (3, 5, 7) or not 0 <= self.max_absent <= (self.servers - 1) // 2:
+        largest = MAX_SERVERS if self.vectors == "cost" else _MOST_SERVERS
+        sound = self.servers % 2 == 1 or self.vectors == "cost"
+        if (
+            not _FEWEST_SERVERS <= self.servers <= largest
+            or not sound
+            or not 0 <= self.max_absent <= (self.servers - 1) // 2
+        ):
             raise ConfigError(f"scenario {self.name}: no committee of {self.servers} like that")
         if self.clients < 1 or self.rounds < 1 or self.load.talkers > self.clients:
             raise ConfigError(f"scenario {self.name}: clients, rounds or talkers make no sense")

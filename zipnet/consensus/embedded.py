@@ -52,7 +52,7 @@ from zipnet.ports import (
 __all__ = ["COMMITTEE_SIZES", "EmbeddedConsensus", "EngineStatus", "RunBlocking"]
 
 #: Sizes a committee may have. One is for tests and trials: it survives nothing.
-COMMITTEE_SIZES: Final = (1, 3, 5, 7)
+COMMITTEE_SIZES: Final = range(1, 17)
 
 #: Runs a blocking call somewhere and returns when it has ended.
 RunBlocking = Callable[[Callable[[], None]], Awaitable[None]]
@@ -145,7 +145,7 @@ class EmbeddedConsensus:
         if size not in COMMITTEE_SIZES or not 0 <= server < size or len(set(ids)) != size:
             raise ConfigError(
                 f"server {server} of {size} is no place in a committee",
-                hint=f"a committee has one of {COMMITTEE_SIZES} servers, numbered from 0",
+                hint=f"a committee has 1 to {COMMITTEE_SIZES.stop - 1} servers, numbered from 0",
             )
         self._timing = timing or Timing()
         _check_timing(self._timing)

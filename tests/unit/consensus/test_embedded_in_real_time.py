@@ -116,7 +116,7 @@ async def test_what_no_committee_sends_is_refused(tmp_path: Path) -> None:
     journal.close()
 
 
-@pytest.mark.parametrize("size", [0, 2, 4, 6, 9])
+@pytest.mark.parametrize("size", [0, 17])
 async def test_committees_of_other_sizes_are_refused(tmp_path: Path, size: int) -> None:
     journal = CompactingFileJournal(tmp_path / "raft", identity=bytes(32))
     with pytest.raises(ConfigError):
