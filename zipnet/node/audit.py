@@ -21,7 +21,7 @@ from zipnet.errors import SafeMode
 from zipnet.observe.log import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from zipnet.ledger.audit import Value
     from zipnet.storage.audit import AuditLog
@@ -68,9 +68,9 @@ class AuditTrail:
                 async with asyncio.timeout(_FLUSH_S):
                     event, fields = await self._waiting.get()
             except TimeoutError:
-                await asyncio.to_thread(self._flush)
+                await _whole(self._flush)
             else:
-                await asyncio.to_thread(self._write, event, fields)
+                await _whole(self._write, event, fields)
 
     def close(self) -> None:
         """Write what waits and a checkpoint, and give the files back."""
@@ -104,3 +104,16 @@ class AuditTrail:
     def _failed(self, error: SafeMode) -> None:
         self._writing = None
         _log.error("audit_stopped", reason=error.reason, error=str(error))
+
+
+async def _whole(call: Callable[..., None], *arguments: object) -> None:
+    """Do a blocking write to its end, also where this task is cancelled meanwhile.
+
+    An entry already taken from the queue would be lost, or written beside those of ``close``.
+    """
+    writing = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await writing
+        raise
