@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from zipnet.errors import ConfigError
 from zipnet.node.process_memory import forbid_core_files, seal_memory
+from zipnet.node.sandbox import confine
 from zipnet.observe.log import configure_logging, get_logger
 from zipnet.settings.types import ServerSettings
 
@@ -88,6 +89,15 @@ def prepare_process(
             log.warning("posture_not_for_production", profile=node.profile)
     if in_memory or any(isinstance(node, ServerSettings) and not node.state for node in listed):
         _seal()
+    _confine()
+
+
+def _confine() -> None:
+    """Give up what a node never needs (row L5); the last act before it runs."""
+    log = get_logger()
+    confined = confine()
+    if not confined.filtered:
+        log.warning("sandbox_incomplete", reason="no_filter", warning=confined.reason)
 
 
 def _seal() -> None:

@@ -65,6 +65,7 @@ from zipnet.node.record_tail import RecordTail
 from zipnet.node.revocations import NodeRevocations
 from zipnet.node.uplink import deliver_aggregate
 from zipnet.node.upstream import Upstream
+from zipnet.node.version import version_facts
 from zipnet.observe.health import Health
 from zipnet.observe.log import get_logger
 from zipnet.observe.metrics import NodeMetrics
@@ -274,19 +275,11 @@ class Aggregator:
             role="aggregator",
             peer=self._settings.identity.peer_id,
             health=self.health,
-            version=self._version_facts(),
+            version=version_facts(self._settings),
             sessions=lambda: self._listener.sessions(),  # noqa: PLW0108 - it is made later
             revocations=self._revocations,
             stop=stop,
         )
-
-    def _version_facts(self) -> dict[str, str]:
-        return {
-            "version": build_version(),
-            "commit": build_commit(),
-            "posture": self._settings.posture,
-            "attestation": self._descriptor.descriptor.attestation.mode.value,
-        }
 
     async def _listen(self, stack: AsyncExitStack, verbs: NodeVerbs) -> None:
         settings = self._settings
@@ -316,7 +309,7 @@ class Aggregator:
             settings.metrics.port,
             health=self.health,
             metrics=self.metrics,
-            version=self._version_facts(),
+            version=version_facts(self._settings),
         )
         stack.push_async_callback(http.close)
         self.metrics_port = http.port

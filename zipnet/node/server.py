@@ -58,6 +58,7 @@ from zipnet.node.server_state import (
     open_in_memory,
 )
 from zipnet.node.settings_guard import require_not_older
+from zipnet.node.version import version_facts
 from zipnet.observe.health import Health
 from zipnet.observe.log import get_logger
 from zipnet.observe.metrics import NodeMetrics
@@ -81,7 +82,6 @@ if TYPE_CHECKING:
     from zipnet.protocol.record import VerifiedRecord
     from zipnet.protocol.revocation import Revocation
     from zipnet.settings import ServerSettings
-    from zipnet.settings.types import NodeSettings
     from zipnet.storage.marker import SafeModeNote
     from zipnet.transport.session import Session
 
@@ -611,16 +611,6 @@ class _Server:
             participants=content.participants,
             slots_void=len(record.void_slots),
         )
-
-
-def version_facts(settings: NodeSettings) -> dict[str, str]:
-    """Return what ``/version`` says."""
-    return {
-        "version": build_version(),
-        "commit": build_commit(),
-        "posture": settings.posture,
-        "attestation": settings.descriptor.descriptor.attestation.mode.value,
-    }
 
 
 def _signed_bytes(machine: ServerMachine) -> bytes | None:

@@ -1,0 +1,24 @@
+"""What a node says of itself on ``/version`` (row A2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zipnet.node.build import build_commit, build_version
+from zipnet.node.sandbox import sandbox_in_force
+
+if TYPE_CHECKING:
+    from zipnet.settings.types import NodeSettings
+
+__all__ = ["version_facts"]
+
+
+def version_facts(settings: NodeSettings) -> dict[str, str]:
+    """Return version, commit, posture, attestation, and the sandbox as the kernel sees it."""
+    return {
+        "version": build_version(),
+        "commit": build_commit(),
+        "posture": settings.posture,
+        "attestation": settings.descriptor.descriptor.attestation.mode.value,
+        "sandbox": sandbox_in_force(),
+    }
