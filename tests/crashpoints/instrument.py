@@ -166,9 +166,9 @@ def _watch_files(points: Points) -> None:
         point = f"replace {_name(str(target))} by {_caller()}"
         points.doing(point, lambda: replace(source, target), None)
 
-    def new_unlink(path: _Path) -> None:
+    def new_unlink(path: _Path, *, dir_fd: int | None = None) -> None:
         point = f"unlink {_name(str(path))} by {_caller()}"
-        points.doing(point, lambda: unlink(path), None)
+        points.doing(point, lambda: unlink(path, dir_fd=dir_fd), None)
 
     os.pwrite, os.ftruncate, os.fsync = new_pwrite, new_ftruncate, new_fsync  # type: ignore[assignment]
     os.replace, os.unlink = new_replace, new_unlink  # type: ignore[assignment]
