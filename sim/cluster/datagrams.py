@@ -8,7 +8,8 @@ from contextlib import suppress
 
 __all__ = ["DatagramRelay"]
 
-_MAX_PEERS = 64
+# A client's links come and go, each from a port of its own, and UDP does not say which are over.
+_MAX_PEERS = 1024
 
 
 class _Far(asyncio.DatagramProtocol):
@@ -73,10 +74,13 @@ class DatagramRelay(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Pass one on to the node."""
         self.inward += len(data)
-        far = self._far.get(addr)
+        far = self._far.pop(addr, None)
         if far is not None:
+            self._far[addr] = far  # the newest last: the first is the one longest silent
             self._later(lambda: far.sendto(data))
-        elif addr not in self._opening and len(self._far) < _MAX_PEERS:
+        elif addr not in self._opening:
+            if len(self._far) >= _MAX_PEERS:
+                self._far.pop(next(iter(self._far))).close()
             self._opening.add(addr)
             task = asyncio.create_task(self._open(addr, data))
             self._tasks.add(task)

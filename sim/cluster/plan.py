@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 LEADER: Final = "leader"
-FaultKind = Literal["crash", "stop", "partition", "slow"]
+FaultKind = Literal["crash", "stop", "partition", "slow", "skew"]
 _MOST_CLIENTS: Final = 256
 _MOST_AGGREGATORS: Final = 32
 
@@ -76,9 +76,8 @@ class ClusterPlan:
             )
         refused = {
             "cost-only vectors": scenario.vectors != "real",
-            "jammers": scenario.load.jammers > 0,
-            "churn": scenario.churn.share > 0,
-            f"over {_MOST_CLIENTS} clients": scenario.clients > _MOST_CLIENTS,
+            "talkers that come and go": scenario.load.talkers + self.moving > scenario.clients,
+            f"over {_MOST_CLIENTS} clients": self.everybody > _MOST_CLIENTS,
             f"over {_MOST_AGGREGATORS} aggregators": self.aggregators > _MOST_AGGREGATORS,
             "no aggregator": self.aggregators < 1,
             "no reader": self.readers < 1,
@@ -102,8 +101,23 @@ class ClusterPlan:
 
     @property
     def client_names(self) -> tuple[str, ...]:
-        """The clients; the first ones talk."""
+        """The clients; the first ones talk, the last ones come and go."""
         return tuple(f"client-{index}" for index in range(self.scenario.clients))
+
+    @property
+    def moving(self) -> int:
+        """How many clients come and go."""
+        return int(self.scenario.clients * self.scenario.churn.share)
+
+    @property
+    def everybody(self) -> int:
+        """How many publishers there are in all."""
+        return len(self.client_names) + len(self.jammer_names)
+
+    @property
+    def jammer_names(self) -> tuple[str, ...]:
+        """Further clients, which write noise."""
+        return tuple(f"jammer-{index}" for index in range(self.scenario.load.jammers))
 
 
 def plan_of(scenario: Scenario, **options: object) -> ClusterPlan:
@@ -138,9 +152,11 @@ def adjusted(
     shows the whole crowd.
     """
     count = scenario.clients if clients is None else clients
-    talkers = scenario.load.talkers if clients is None else clients
+    staying = count - int(count * scenario.churn.share)
+    talkers = scenario.load.talkers if clients is None else staying
     params = scenario.params
-    least = params.min_participants if scenario.faults else max(2, count)
+    changing = scenario.faults or scenario.churn.share
+    least = params.min_participants if changing else max(2, count)
     return replace(
         scenario,
         servers=scenario.servers if servers is None else servers,

@@ -12,6 +12,7 @@ from sim.cluster.nodes import ClusterError
 from sim.cluster.world import ClusterWorld
 from sim.model.outcome import Outcome, RoundSummary
 from sim.model.trace import Row
+from zipnet.errors import ZipnetError
 from zipnet.machines.reader import Advanced
 from zipnet.sdk.descriptor import load_descriptor
 from zipnet.sdk.reader import Reader
@@ -49,7 +50,7 @@ class ClusterRun:
         self.world = ClusterWorld(plan, folder, self._note)
         self.rows: list[Row] = []
         self._began = time.time()
-        self._records: list[tuple[VerifiedRecord, float]] = []
+        self._records: list[tuple[VerifiedRecord, float, float]] = []
         self._first = 0
         self._receipts: list[dict[str, Any]] = []
         self._queued = 0
@@ -80,6 +81,8 @@ class ClusterRun:
                 for task in (watching, *timeline, *self._faults):
                     task.cancel()
             return self._outcome()
+        except BaseExceptionGroup as group:
+            raise _first_complaint(group) from group
         finally:
             await self.world.close()
 
@@ -92,7 +95,7 @@ class ClusterRun:
     def _others(self) -> str:
         plan = self.plan
         return (
-            f"{plan.aggregators} aggregators, {plan.scenario.clients} clients, "
+            f"{plan.aggregators} aggregators, {plan.everybody} clients, "
             f"{plan.readers} readers over {plan.transport}, tdx {plan.tdx}"
         )
 
@@ -118,9 +121,7 @@ class ClusterRun:
 
     def _last_opened(self) -> float:
         """Return when the round of the last record was opened."""
-        if not self._records:
-            return time.time()
-        return self._records[-1][0].record.content.header.opened_at_ms / 1000
+        return self._records[-1][2] if self._records else time.time()
 
     # -- watching ------------------------------------------------------------------------------
 
@@ -134,8 +135,12 @@ class ClusterRun:
 
     def _on_record(self, record: VerifiedRecord) -> None:
         now, content = time.time(), record.record.content
-        self._records.append((record, now))
-        took = now - content.header.opened_at_ms / 1000
+        opened = content.header.opened_at_ms / 1000
+        if not now - SETTLE_S < opened <= now:
+            # The clock of whoever opened it was wrong; it was opened after the record before it.
+            opened = self._records[-1][1] if self._records else now
+        self._records.append((record, now, opened))
+        took = now - opened
         self._note("round_sealed", "", took, "", int(record.round))
         self._say(
             f"round {record.round:>4}  {content.participants:>3} participants  "
@@ -145,7 +150,9 @@ class ClusterRun:
 
     def _on_client(self, said: dict[str, Any]) -> None:
         event = said.get("event")
-        if event == "queued":
+        if event in ("left", "returned"):
+            self._note(f"client_{event}", str(said["client"]), 0.0, "")
+        elif event == "queued":
             self._queued += 1
             self._note("message_queued", str(said["client"]), 0.0, "")
         elif event == "receipt":
@@ -189,7 +196,7 @@ class ClusterRun:
 
     def _outcome(self) -> Outcome:
         scenario = self.plan.scenario
-        rounds = [self._summary(record, at) for record, at in self._records[self._first :]]
+        rounds = [self._summary(*known) for known in self._records[self._first :]]
         return Outcome(
             scenario=scenario.name,
             mode="cluster",
@@ -217,11 +224,11 @@ class ClusterRun:
             found[row.event] = found.get(row.event, 0) + 1
         return found
 
-    def _summary(self, record: VerifiedRecord, sealed: float) -> RoundSummary:
+    def _summary(self, record: VerifiedRecord, sealed: float, opened: float) -> RoundSummary:
         content = record.record.content
         return RoundSummary(
             number=int(record.round),
-            opened=content.header.opened_at_ms / 1000 - self._began,
+            opened=opened - self._began,
             sealed=sealed - self._began,
             participants=content.participants,
             registered=self.plan.scenario.clients,
@@ -234,9 +241,17 @@ class ClusterRun:
     def _digest(self) -> str:
         """Over the records: two real runs are never alike, so this names one and compares none."""
         state = blake2b(digest_size=16)
-        for record, _ in self._records:
+        for record, *_ in self._records:
             state.update(record.hash)
         return state.hexdigest()
+
+
+def _first_complaint(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error of ours in a group, which says what is the matter; else the group."""
+    found: BaseException | None = group.subgroup(ZipnetError)
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found or group
 
 
 def _reserved(vector: bytes) -> int:

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["run_cluster"]
 
-_KEYS: Final[dict[str, FaultKind]] = {"k": "crash", "s": "stop", "p": "partition", "w": "slow"}
+_KEYS: Final[dict[str, FaultKind]] = {
+    "k": "crash",
+    "s": "stop",
+    "p": "partition",
+    "w": "slow",
+    "c": "skew",
+}
 _KEY_FAULT_S: Final = 3.0
 
 
@@ -46,7 +52,7 @@ async def _run(run: ClusterRun, say: Callable[[str], None]) -> Outcome:
     if not sys.stdin.isatty():
         return await run.run(stop)
     with _keys(loop, lambda key: _on_key(run, stop, key)):
-        say("sim: keys: k kill, s stop, p partition, w slow whoever leads; q ends")
+        say("sim: keys: k kill, s stop, p partition, w slow, c skew whoever leads; q ends")
         return await run.run(stop)
 
 

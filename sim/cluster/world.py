@@ -34,6 +34,7 @@ INSTANCE: Final = "sim.loopback"
 _CLIENTS_PER_PROCESS: Final = 8
 _SLOW_BYTES_S: Final = 200_000.0
 _SLOW_DELAY_S: Final = 0.1
+_SKEW_S: Final = 30.0
 
 
 class ClusterWorld:
@@ -111,7 +112,7 @@ class ClusterWorld:
     async def talk(self) -> None:
         """Let the clients say what they have to say."""
         for name, process in self.processes.items():
-            if name.startswith("clients-"):
+            if name.startswith(("clients-", "jammer-")):
                 await process.tell("talk")
 
     async def close(self) -> None:
@@ -183,9 +184,12 @@ class ClusterWorld:
         words: list[str],
         *,
         on_line: Callable[[dict[str, Any]], None] | None = None,
+        skewed: bool = False,
     ) -> Process:
         emulated = {} if self._emulation is None else self._emulation.environment(words[0])
-        made = Process(name, "zipnet", words, self.folder, environment=emulated, on_line=on_line)
+        module = "sim.cluster.node" if skewed else "zipnet"
+        arguments = [f"{name}.skew", *words] if skewed else words
+        made = Process(name, module, arguments, self.folder, environment=emulated, on_line=on_line)
         self.processes[name] = made
         return made
 
@@ -201,34 +205,43 @@ class ClusterWorld:
                 for other in self.plan.server_names
             ]
             words += ["--bootstrap", ",".join(f"127.0.0.1:{port}" for port in ways)]
-        self._add(name, words, on_line=lambda said: self._on_node(name, said))
+        self._add(name, words, on_line=lambda said: self._on_node(name, said), skewed=True)
 
     def _add_clients(
         self, on_client: Callable[[dict[str, Any]], None]
     ) -> list[tuple[Process, dict[str, Any]]]:
-        names, load = self.plan.client_names, self.plan.scenario.load
+        plan, load = self.plan, self.plan.scenario.load
         emulated = {} if self._emulation is None else self._emulation.environment("publish")
+        first_moving = len(plan.client_names) - plan.moving
+        moving = set(plan.client_names[first_moving:])
+        talkers = plan.client_names[: load.talkers]
+        common = {
+            "transport": plan.transport,
+            "interval_s": load.interval_s,
+            "churn": asdict(plan.scenario.churn),
+        }
         made: list[tuple[Process, dict[str, Any]]] = []
-        for start in range(0, len(names), _CLIENTS_PER_PROCESS):
-            of_process = names[start : start + _CLIENTS_PER_PROCESS]
-            words = {
-                name: [
-                    f"{name} says {count} ".ljust(load.message_bytes, ".")
-                    for count in range(load.messages if start + offset < load.talkers else 0)
-                ]
-                for offset, name in enumerate(of_process)
-            }
-            process = Process(
-                f"clients-{start // _CLIENTS_PER_PROCESS}",
-                "sim.cluster.clients",
-                ["d.toml"],
-                self.folder,
-                environment=emulated,
-                on_line=on_client,
-            )
-            self.processes[process.name] = process
-            plan = {"transport": self.plan.transport, "interval_s": load.interval_s}
-            made.append((process, {**plan, "clients": words}))
+        for module, everybody in (("clients", plan.client_names), ("jammer", plan.jammer_names)):
+            for start in range(0, len(everybody), _CLIENTS_PER_PROCESS):
+                names = everybody[start : start + _CLIENTS_PER_PROCESS]
+                words = {
+                    name: [
+                        f"{name} says {count} ".ljust(load.message_bytes, ".")
+                        for count in range(load.messages if name in talkers else 0)
+                    ]
+                    for name in names
+                }
+                process = Process(
+                    f"{module}-{start // _CLIENTS_PER_PROCESS}",
+                    f"sim.cluster.{module}",
+                    ["d.toml"],
+                    self.folder,
+                    environment=emulated,
+                    on_line=on_client,
+                )
+                self.processes[process.name] = process
+                here = [name for name in names if name in moving]
+                made.append((process, {**common, "clients": words, "moving": here}))
         return made
 
     def _on_node(self, name: str, said: dict[str, Any]) -> None:
@@ -252,6 +265,8 @@ class ClusterWorld:
                 self.processes[name].signal(signal.SIGSTOP)
                 await asyncio.sleep(fault.for_s)
                 self.processes[name].signal(signal.SIGCONT)
+            elif fault.kind == "skew":
+                await self._skew(name, fault.for_s)
             else:
                 await self._disturb(name, fault)
         finally:
@@ -264,6 +279,15 @@ class ClusterWorld:
         await asyncio.sleep(for_s)
         await process.start()
         await process.wait_ready()
+
+    async def _skew(self, name: str, for_s: float) -> None:
+        file = self.folder / f"{name}.skew"
+        # Renamed into place: a clock that reads half a number would be right for a moment.
+        fresh = file.with_suffix(".new")
+        fresh.write_text(f"{_SKEW_S}")
+        fresh.replace(file)
+        await asyncio.sleep(for_s)
+        file.unlink()
 
     async def _disturb(self, name: str, fault: ClusterFault) -> None:
         relays = [r for ends, r in self._pairs.items() if name in ends]

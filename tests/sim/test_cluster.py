@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,6 @@ def test_what_is_no_fault_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("scenario", "options", "said"),
     [
-        ("jamming", {}, "jammers"),
-        ("client-churn", {}, "churn"),
         ("crowd", {}, "cost-only vectors"),
         ("quickstart", {"aggregators": 0}, "no aggregator"),
         ("quickstart", {"readers": 0}, "no reader"),
@@ -141,6 +140,56 @@ def test_what_real_processes_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         plan_of(load_scenario(scenario), **options)
+
+
+def test_talkers_that_come_and_go_are_refused() -> None:
+    churning = adjusted(load_scenario("client-churn"), servers=None, clients=8, rounds=None)
+    assert churning.load.talkers == plan_of(churning).moving == 4
+    with pytest.raises(ConfigError, match="talkers that come and go"):
+        plan_of(replace(churning, load=replace(churning.load, talkers=5)))
+
+
+_TROUBLED = """
+about = "a jammer, clients that come and go"
+servers = 3
+clients = 8
+rounds = 6
+limit_s = 120
+[params]
+num_slots = 32
+slot_bytes = 256
+min_participants = 3
+[cadence]
+round_period_ms = 500
+fold_deadline_ms = 300
+round_deadline_ms = 4000
+[load]
+talkers = 3
+messages = 2
+jammers = 1
+[churn]
+share = 0.5
+up_s = 1.0
+down_s = 1.0
+rejoin = 0.5
+"""
+
+
+def test_jammers_churn_and_a_wrong_clock_cost_no_message(tmp_path: Path) -> None:
+    scenario, report = tmp_path / "troubled.toml", tmp_path / "out"
+    scenario.write_text(_TROUBLED)
+    skew = ("--fault", "skew:leader:1:3")
+    done = program("run", "--scenario", scenario, "--no-sweep", *skew, "--report", report)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].endswith("published=6 recovered=6")
+    events = [json.loads(line) for line in _lines(report)]
+    names = [row["event"] for row in events]
+    assert "client_left" in names
+    assert "client_returned" in names
+    assert [row["note"] for row in events if row["event"] == "fault_began"] == ["skew"]
+    took = [row["value"] for row in events if row["event"] == "round_sealed"]
+    assert all(0 <= seconds < 60 for seconds in took), took
+    assert json.loads((report / "summary.json").read_text())["figures"]["slots_void"] > 0
 
 
 def test_the_command_line_changes_a_scenario_and_waits_for_the_whole_crowd() -> None:
