@@ -49,6 +49,7 @@ from zipnet.errors import (
     VerificationError,
 )
 from zipnet.ledger.audit import AuditVerifier
+from zipnet.ledger.ranges import read_range
 from zipnet.machines.bookmark import Bookmark
 from zipnet.machines.committee_snapshot import decode_state
 from zipnet.protocol.revocation import open_revocation, open_warrant
@@ -186,6 +187,7 @@ PARSERS: Final[dict[str, Callable[[bytes], object]]] = {
     "warrant": lambda data: open_warrant(data, GROUP, OPERATOR),
     "admin request": decode_request,
     "admin reply": decode_reply,
+    "range": lambda data: list(read_range(data.splitlines(keepends=True))[1]),
 }
 _LIST: Final = list(PARSERS.values())
 

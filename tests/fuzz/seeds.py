@@ -23,6 +23,7 @@ from zipnet.access.minting import (
 from zipnet.access.tokentext import format_token
 from zipnet.consensus.members import Members, Snapshot
 from zipnet.consensus.messages import AppendEntries, Entry, RequestVote, encode_message
+from zipnet.ledger.ranges import RangeHead, RangeItem, RangeTree, write_range
 from zipnet.machines.bookmark import Bookmark
 from zipnet.machines.committee import CommitteeState
 from zipnet.machines.committee_snapshot import encode_state
@@ -69,6 +70,7 @@ def make_seeds() -> dict[str, bytes]:
         "journal": _journal(),
         "record log": _records(),
         "custody": _custody(),
+        "range": _range(),
         "audit trail": _audit(identity),
         **_access(),
         "bookmark": Bookmark(7, Digest(bytes(32)), 3).to_text().encode(),
@@ -120,6 +122,12 @@ def _records() -> bytes:
         log.close()
         (file,) = Path(folder).glob("records-*.log")
         return file.read_bytes()
+
+
+def _range() -> bytes:
+    tree = RangeTree([bytes([n]) * 32 for n in range(5)])
+    head = RangeHead(GROUP, 1, 2, tree.size, tree.root())
+    return b"".join(write_range(head, [RangeItem(n, b"r", tree.path(n)) for n in (1, 2)]))
 
 
 def _custody() -> bytes:

@@ -35,6 +35,7 @@ VERBS = {
     "config": "zipnet.cli.config",
     "safe-mode": "zipnet.cli.safe_mode",
     "audit": "zipnet.cli.audit",
+    "archive": "zipnet.cli.archive",
     "token": "zipnet.cli.token",
     "admin": "zipnet.cli.admin",
     "decommission": "zipnet.cli.decommission",

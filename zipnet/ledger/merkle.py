@@ -24,7 +24,9 @@ __all__ = [
     "consistency_proof",
     "inclusion_proof",
     "leaf_hash",
+    "node_hash",
     "root_of",
+    "split_of",
     "verify_consistency",
     "verify_inclusion",
 ]
@@ -38,7 +40,8 @@ def leaf_hash(entry: bytes) -> bytes:
     return sha256(b"\0" + entry).digest()
 
 
-def _node_hash(left: bytes, right: bytes) -> bytes:
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """Return the hash of a node from those of its two children."""
     return sha256(b"\1" + left + right).digest()
 
 
@@ -57,7 +60,7 @@ class MerkleTree:
         """Add an entry."""
         node, size = leaf_hash(entry), self.size
         while size & 1:  # a full subtree of this height is there already
-            node = _node_hash(self._peaks.pop(), node)
+            node = node_hash(self._peaks.pop(), node)
             size >>= 1
         self._peaks.append(node)
         self.size += 1
@@ -68,7 +71,7 @@ class MerkleTree:
             return EMPTY_ROOT
         *lower, node = self._peaks
         for peak in reversed(lower):
-            node = _node_hash(peak, node)
+            node = node_hash(peak, node)
         return node
 
 
@@ -94,7 +97,7 @@ def inclusion_proof(entries: Sequence[bytes], index: int) -> list[bytes]:
 def _path(entries: list[bytes], index: int) -> list[bytes]:
     if len(entries) == 1:
         return []
-    split = _split(len(entries))
+    split = split_of(len(entries))
     if index < split:
         return [*_path(entries[:split], index), root_of(entries[split:])]
     return [*_path(entries[split:], index - split), root_of(entries[:split])]
@@ -115,11 +118,11 @@ def verify_inclusion(
         if last == 0 or len(sibling) != HASH_BYTES:
             raise VerificationError("the proof of inclusion has the wrong shape")
         if at & 1 or at == last:
-            node = _node_hash(sibling, node)
+            node = node_hash(sibling, node)
             while not at & 1 and at:
                 at, last = at >> 1, last >> 1
         else:
-            node = _node_hash(node, sibling)
+            node = node_hash(node, sibling)
         at, last = at >> 1, last >> 1
     if last != 0 or not hmac.compare_digest(node, root):
         raise VerificationError("the proof of inclusion does not lead to the root")
@@ -139,7 +142,7 @@ def consistency_proof(entries: Sequence[bytes], older: int) -> list[bytes]:
 def _subproof(entries: list[bytes], older: int, *, complete: bool) -> list[bytes]:
     if older == len(entries):
         return [] if complete else [root_of(entries)]
-    split = _split(len(entries))
+    split = split_of(len(entries))
     if older <= split:
         left = _subproof(entries[:split], older, complete=complete)
         return [*left, root_of(entries[split:])]
@@ -179,17 +182,17 @@ def _climb(at: int, last: int, path: Sequence[bytes]) -> tuple[bytes, bytes]:
         if last == 0:
             raise VerificationError("the proof of consistency has the wrong shape")
         if at & 1 or at == last:
-            older, newer = _node_hash(sibling, older), _node_hash(sibling, newer)
+            older, newer = node_hash(sibling, older), node_hash(sibling, newer)
             while not at & 1 and at:
                 at, last = at >> 1, last >> 1
         else:
-            newer = _node_hash(newer, sibling)
+            newer = node_hash(newer, sibling)
         at, last = at >> 1, last >> 1
     if last != 0:
         raise VerificationError("the proof of consistency has the wrong shape")
     return older, newer
 
 
-def _split(size: int) -> int:
-    """Largest power of two below ``size``."""
+def split_of(size: int) -> int:
+    """Return the largest power of two below ``size``, where a tree splits."""
     return 1 << (size - 1).bit_length() - 1

@@ -1,0 +1,221 @@
+"""`zipnet archive`: records pulled from real servers, proved and restored without them."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.harness.committee import HarnessCommittee
+from tests.harness.fake_network import FakeNetwork
+from tests.harness.publishers import HarnessPublisher, play_round
+from zipnet.cli import run
+from zipnet.errors import StorageError, VerificationError
+from zipnet.sdk import Reader
+from zipnet.sdk.archive import Archive, verify_range
+from zipnet.storage.records import RecordLog
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def _crowd(committee: HarnessCommittee) -> list[HarnessPublisher]:
+    crowd = [HarnessPublisher(committee, f"client-{i}") for i in range(3)]
+    for publisher in crowd:
+        publisher.register()
+    return crowd
+
+
+def _play(committee: HarnessCommittee, crowd: Sequence[HarnessPublisher], rounds: int) -> None:
+    for _ in range(rounds):
+        play_round(committee, crowd)
+
+
+@pytest.fixture
+def committee(tmp_path: Path) -> HarnessCommittee:
+    """A committee with five records; the first client said something."""
+    committee = HarnessCommittee()
+    crowd = _crowd(committee)
+    crowd[0].queue(b"for the archive")
+    _play(committee, crowd, 5)
+    (tmp_path / "d.toml").write_bytes(committee.descriptor_bytes)
+    return committee
+
+
+@pytest.fixture
+def folder(committee: HarnessCommittee, tmp_path: Path) -> Path:
+    """An archive with these records."""
+    path = tmp_path / "archive"
+    path.mkdir()
+    with closing(RecordLog(path, group=committee.descriptor.group)) as log:
+        for sequence, record in enumerate(committee.records):
+            log.append(sequence, record)
+    return path
+
+
+class Shell:
+    """Runs ``zipnet archive`` in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], descriptor: Path) -> None:
+        self._capsys, self._descriptor = capsys, descriptor
+
+    def __call__(self, verb: str, *words: object) -> tuple[int, str, str]:
+        code = run(["archive", verb, *map(str, words), "-d", str(self._descriptor)])
+        out, err = self._capsys.readouterr()
+        return code, out.strip(), err
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Shell:
+    """The command line, for the fixtures' descriptor."""
+    return Shell(capsys, tmp_path / "d.toml")
+
+
+@pytest.mark.requirement("Z24")
+async def test_pulls_go_on_where_the_last_one_ended(tmp_path: Path) -> None:
+    async with FakeNetwork("tls") as network:
+        committee, folder = network.committee, tmp_path / "archive"
+        crowd = _crowd(committee)
+        crowd[0].queue(b"first")
+        _play(committee, crowd, 3)
+
+        async def pull() -> int:
+            with Archive(folder, committee.descriptor) as archive:
+                async with Reader(
+                    committee.descriptor, transport="tls", resume=archive.bookmark, follow=False
+                ) as reader:
+                    return await archive.pull(reader)
+
+        assert await pull() == 3
+        assert await pull() == 0
+        _play(committee, crowd, 4)
+        before = network.nodes["s0"].served.total()
+        assert await pull() == 4
+        assert network.nodes["s0"].served.total() > before
+        with Archive(folder, committee.descriptor, readonly=True) as archive:
+            assert archive.verify().size == len(archive) == 7
+            assert archive.head == committee.verified[-1].hash
+
+
+async def test_servers_that_tell_another_story_than_before_are_refused(
+    committee: HarnessCommittee, folder: Path
+) -> None:
+    async with FakeNetwork("tls") as network:  # the same keys, another log
+        crowd = _crowd(network.committee)
+        _play(network.committee, crowd, 7)
+        assert network.committee.descriptor.group == committee.descriptor.group
+        with Archive(folder, network.committee.descriptor) as archive:
+            async with Reader(
+                network.committee.descriptor, transport="tls", resume=archive.bookmark, follow=False
+            ) as reader:
+                with pytest.raises(VerificationError):
+                    await archive.pull(reader)
+            assert len(archive) == 5
+
+
+@pytest.mark.requirement("L12")
+def test_a_range_proves_itself_and_restores_an_archive(
+    shell: Shell, folder: Path, tmp_path: Path
+) -> None:
+    code, said, _ = shell("verify", folder)
+    assert code == 0
+    assert said.startswith("archive ok: 5:")
+    low, high, again = tmp_path / "low", tmp_path / "high", tmp_path / "again"
+    assert shell("export", folder, "--out", low, "--limit", 2)[0] == 0
+    assert shell("export", folder, "--out", high, "--from", 1)[0] == 0
+    assert shell("verify", high)[1] == "range ok: records 1 to 4"
+    code, _, err = shell("restore", again, high)
+    assert code == 1
+    assert "0 is due" in err
+    code, restored, _ = shell("restore", again, low, high)
+    assert (code, restored.split(",")[0]) == (0, "restored 5 records")
+    assert shell("verify", again)[1] == said
+
+
+@pytest.mark.requirement("L12")
+def test_a_log_that_did_not_grow_out_of_the_one_seen_before_is_named(
+    shell: Shell, folder: Path, tmp_path: Path
+) -> None:
+    short = tmp_path / "short"
+    shell("export", folder, "--out", tmp_path / "r", "--limit", 3)
+    shell("restore", short, tmp_path / "r")
+    seen = shell("verify", short)[1].split()[2]
+    assert seen.startswith("3:")
+    assert shell("verify", folder, "--extends", seen)[0] == 0
+    code, _, err = shell("verify", folder, "--extends", "3:" + "00" * 32)
+    assert code == 1
+    assert "first 3 records are not those seen before" in err
+    code, _, err = shell("verify", short, "--extends", "5:" + "00" * 32)
+    assert code == 1
+    assert "3 records, not 5" in err
+
+
+@pytest.mark.parametrize("what", ["record", "path", "root", "dropped", "swapped"])
+def test_a_range_that_was_tampered_with_is_refused(
+    what: str, committee: HarnessCommittee, folder: Path
+) -> None:
+    with Archive(folder, committee.descriptor, readonly=True) as archive:
+        lines = [json.loads(line) for line in archive.export(0, 5)]
+    other = lines[2]["record"]
+    if what == "record":
+        lines[3]["record"] = other
+    elif what == "path":
+        lines[3]["path"][0] = "11" * 32
+    elif what == "root":
+        lines[0]["root"] = "11" * 32
+    elif what == "dropped":  # as if record 2 never was
+        lines[0] |= {"count": 4}
+        del lines[3]
+        for sequence, line in enumerate(lines[1:]):
+            line["sequence"] = sequence
+    else:
+        lines[2]["record"], lines[3]["record"] = lines[3]["record"], lines[2]["record"]
+    with pytest.raises(VerificationError):
+        list(verify_range((json.dumps(line).encode() for line in lines), committee.descriptor))
+
+
+def test_a_flipped_byte_on_disk_is_named(shell: Shell, folder: Path) -> None:
+    (segment,) = folder.glob("records-*.log")
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.write_bytes(data)
+    code, _, err = shell("verify", folder)
+    assert code != 0
+    assert "record" in err
+
+
+def test_only_one_process_writes_into_an_archive(committee: HarnessCommittee, folder: Path) -> None:
+    with Archive(folder, committee.descriptor):
+        with pytest.raises(StorageError, match="another process"):
+            Archive(folder, committee.descriptor)
+        with Archive(folder, committee.descriptor, readonly=True) as reading:
+            assert len(reading) == 5
+    Archive(folder, committee.descriptor).__exit__(None, None, None)
+
+
+def test_records_that_others_signed_are_refused(folder: Path) -> None:
+    stranger = HarnessCommittee(seed=2)
+    with pytest.raises(VerificationError):
+        Archive(folder, stranger.descriptor)
+
+
+@pytest.mark.usefixtures("committee")
+def test_what_cannot_be_used_is_one_line_and_exit_2(
+    shell: Shell, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "there").touch()
+    for verb, *words in (
+        ("verify", tmp_path / "nothing"),
+        ("export", folder, "--out", tmp_path / "there"),
+        ("export", folder),
+        ("export", folder, "--out", tmp_path / "x", "--from", 5),
+        ("pull", folder, "--every", "soon"),
+        ("verify", folder, "--extends", "much"),
+        ("restore", folder, tmp_path / "nothing"),
+    ):
+        code, out, err = shell(verb, *words)
+        assert (code, out) == (2, ""), (verb, words, err)
+        assert len(err.splitlines()) == 1

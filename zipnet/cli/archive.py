@@ -1,0 +1,245 @@
+"""``zipnet archive``: keep an instance's records for good, and prove them to others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zipnet.cli import output
+from zipnet.cli.app import new_app
+from zipnet.cli.lines import Notes
+from zipnet.errors import ConfigError, VerificationError, ZipnetError
+from zipnet.ledger.ranges import MAX_LINE_BYTES
+from zipnet.settings import load_client
+from zipnet.settings.values import parse_duration_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zipnet.sdk.archive import Archive
+    from zipnet.settings import ClientSettings
+
+app = new_app("Keep an instance's records for good, and prove them to others.")
+
+_ALL = 1_000_000_000
+_Folder = Annotated[Path, typer.Argument(help="Folder of the archive.")]
+_Descriptor = Annotated[
+    Path | None, typer.Option("--descriptor", "-d", help="The instance's descriptor file.")
+]
+_Operator = Annotated[
+    str | None, typer.Option("--operator", help="Peer id the descriptor must be signed by.")
+]
+_Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
+
+
+def _settings(
+    descriptor: Path | None, operator: str | None, config: Path | None, **more: object
+) -> ClientSettings:
+    flags = {"descriptor": descriptor, "operator": operator, **more}
+    settings = load_client(flags, os.environ, config)
+    for warning in settings.warnings:
+        output.note(f"warning: {warning}")
+    return settings
+
+
+@app.command()
+def pull(
+    folder: _Folder,
+    descriptor: _Descriptor = None,
+    every: Annotated[
+        str | None, typer.Option("--every", help="Pull again and again, such as 10m; else once.")
+    ] = None,
+    transport: Annotated[str | None, typer.Option("--transport", help="quic or tls.")] = None,
+    proxy: Annotated[
+        str | None, typer.Option("--proxy", help="socks5://HOST:PORT for all links; with tls.")
+    ] = None,
+    operator: _Operator = None,
+    token: Annotated[
+        Path | None, typer.Option("--token", help="Capability, where the servers ask for one.")
+    ] = None,
+    config: _Config = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on the way.")] = False,
+) -> None:
+    """Verify and store every record that is not in the folder yet.
+
+    Goes on where the last pull ended, also after a crash. With --every it runs until SIGTERM or
+    Ctrl-C, and goes on when no server answers.
+    """
+    from zipnet.sdk.archive import Archive
+
+    settings = _settings(descriptor, operator, config, transport=transport, token=token)
+    pause_s = None if every is None else _duration_s(every)
+    with Archive(folder, settings.descriptor) as archive:
+        asyncio.run(_pull(archive, settings, Notes(quiet=quiet), proxy, pause_s))
+
+
+def _duration_s(text: str) -> float:
+    try:
+        return parse_duration_ms(text) / 1000
+    except ValueError:
+        raise ConfigError("--every is no duration", hint="write one such as 30s or 10m") from None
+
+
+async def _pull(
+    archive: Archive,
+    settings: ClientSettings,
+    notes: Notes,
+    proxy: str | None,
+    pause_s: float | None,
+) -> None:
+    stop = asyncio.Event()
+    if pause_s is not None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    while not stop.is_set():
+        pulling = asyncio.create_task(_pull_once(archive, settings, notes, proxy))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({pulling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not pulling.done():  # what is stored stays; the rest is for the next pull
+            pulling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await pulling
+            return
+        _told(pulling, archive, notes, again=pause_s is not None)
+        if pause_s is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await stop.wait()
+
+
+async def _pull_once(
+    archive: Archive, settings: ClientSettings, notes: Notes, proxy: str | None
+) -> int:
+    from zipnet.sdk import Reader
+
+    async with Reader(
+        settings.descriptor,
+        transport=settings.transport,
+        proxy=proxy,
+        resume=archive.bookmark,
+        follow=False,
+        servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],
+        capability=settings.capability,
+        on_trouble=notes.trouble,
+    ) as reader:
+        return await archive.pull(reader)
+
+
+def _told(pulling: asyncio.Task[int], archive: Archive, notes: Notes, *, again: bool) -> None:
+    try:
+        count = pulling.result()
+    except VerificationError:
+        raise  # the servers tell another story than before: nothing to wait for
+    except ZipnetError as error:
+        if not again or error.exit_code != 1:
+            raise
+        notes.tell(f"note: {error.message_line}")
+    else:
+        output.data(f"archived {count} records, {len(archive)} in all, head {archive.head.hex()}")
+
+
+@app.command()
+def verify(
+    source: Annotated[Path, typer.Argument(help="Folder of the archive, or an exported range.")],
+    descriptor: _Descriptor = None,
+    extends: Annotated[
+        str | None,
+        typer.Option("--extends", help="SIZE:ROOT an earlier verification printed."),
+    ] = None,
+    operator: _Operator = None,
+    config: _Config = None,
+) -> None:
+    """Verify every signature and the chain of records, with the descriptor and nothing else.
+
+    Prints the root of the tree over all records of an archive: two people who see the same root
+    have the same log, and --extends proves that it grew out of one seen before.
+    """
+    from zipnet.sdk.archive import Archive, verify_range
+
+    settings = _settings(descriptor, operator, config)
+    if source.is_dir():
+        with Archive(source, settings.descriptor, readonly=True) as archive:
+            tree = archive.verify()
+            if extends is not None:
+                size, root = _seen(extends)
+                if tree.root(size) != root:
+                    raise VerificationError(f"the first {size} records are not those seen before")
+            output.data(f"archive ok: {tree.size}:{tree.root().hex()} head {archive.head.hex()}")
+        return
+    if extends is not None:
+        raise ConfigError("--extends is for archives; a range names its root itself")
+    sequences = [record.sequence for record in verify_range(_lines(source), settings.descriptor)]
+    output.data(f"range ok: records {sequences[0]} to {sequences[-1]}")
+
+
+def _seen(text: str) -> tuple[int, bytes]:
+    size, _, root = text.partition(":")
+    try:
+        return int(size), bytes.fromhex(root)
+    except ValueError:
+        raise ConfigError(
+            "--extends is SIZE:ROOT", hint="as `zipnet archive verify` prints it"
+        ) from None
+
+
+@app.command()
+def export(
+    folder: _Folder,
+    descriptor: _Descriptor = None,
+    out: Annotated[Path | None, typer.Option("--out", help="New file of the range.")] = None,
+    first: Annotated[int, typer.Option("--from", min=0, help="First record.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")] = 1
+    << 40,
+    operator: _Operator = None,
+    config: _Config = None,
+) -> None:
+    """Write a range of records that proves itself to whoever has the descriptor."""
+    from zipnet.sdk.archive import Archive
+
+    if out is None:
+        raise ConfigError("--out is missing", hint="name the file to write")
+    settings = _settings(descriptor, operator, config)
+    with Archive(folder, settings.descriptor, readonly=True) as archive:
+        lines = archive.export(first, limit)
+        try:
+            with out.open("xb") as file:
+                file.writelines(lines)
+        except FileExistsError:
+            raise ConfigError(f"{out} exists already", hint="name a new file") from None
+        except OSError as error:
+            raise ConfigError(f"cannot write {out}: {error.strerror}") from error
+    output.data(f"exported to {out}")
+
+
+@app.command()
+def restore(
+    folder: _Folder,
+    ranges: Annotated[list[Path], typer.Argument(help="Exported ranges, in their order.")],
+    descriptor: _Descriptor = None,
+    operator: _Operator = None,
+    config: _Config = None,
+) -> None:
+    """Verify exported ranges and store what extends the archive."""
+    from zipnet.sdk.archive import Archive
+
+    settings = _settings(descriptor, operator, config)
+    with Archive(folder, settings.descriptor) as archive:
+        count = sum(archive.restore(_lines(path)) for path in ranges)
+        output.data(f"restored {count} records, {len(archive)} in all, head {archive.head.hex()}")
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                yield line
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,218 @@
+"""Keeping an instance's records for good, without trusting whoever serves them (rows Z24, L12).
+
+An archive is a folder with the record log of one group, in the format a server keeps it in. What
+comes into it was verified like everything a reader shows, and extends what is there already: a
+pull goes on where the last one ended, also after a crash.
+
+Ranges of it are files that prove themselves (``zipnet.ledger.ranges``); an archive can be restored
+from them.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, aclosing
+from typing import TYPE_CHECKING, Self
+
+from zipnet.errors import ConfigError, StorageError, VerificationError
+from zipnet.ledger.ranges import RangeHead, RangeItem, RangeTree, read_range, write_range
+from zipnet.machines.bookmark import Bookmark
+from zipnet.machines.reader import Advanced
+from zipnet.protocol.record import ZERO_RECORD_HASH, decode_record, verify_record
+from zipnet.sdk.offline import read_records
+from zipnet.storage.files import OsFiles
+from zipnet.storage.records import RecordLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+    from zipnet.protocol.descriptor import TrustedDescriptor
+    from zipnet.protocol.ids import Digest
+    from zipnet.protocol.record import VerifiedRecord
+    from zipnet.sdk.reader import Reader
+    from zipnet.storage.files import File
+
+__all__ = ["Archive", "verify_range"]
+
+
+class Archive:
+    """The records of one group in a folder.
+
+    Args:
+        folder: Folder of the archive; made where it is missing.
+        descriptor: The instance, verified.
+        readonly: Only to verify and export, also while another process pulls.
+
+    Raises:
+        ConfigError: When the folder holds another instance's records.
+        StorageError: When what is stored is damaged, or another process pulls into it.
+        VerificationError: When the newest record stored does not verify.
+    """
+
+    def __init__(
+        self, folder: Path, descriptor: TrustedDescriptor, *, readonly: bool = False
+    ) -> None:
+        if readonly and not folder.is_dir():
+            raise ConfigError(f"{folder} is no archive", hint="make one with `zipnet archive pull`")
+        self._descriptor = descriptor
+        self._head: Digest = ZERO_RECORD_HASH
+        with ExitStack() as opening:
+            if not readonly:
+                folder.mkdir(parents=True, exist_ok=True)
+                opening.callback(_lock(folder).close)
+            self._log = RecordLog(folder, group=descriptor.group, readonly=readonly)
+            opening.callback(self._log.close)
+            if len(self):
+                (data,) = self._log.read(len(self) - 1, 1)
+                self._head = _verified(data, descriptor, len(self) - 1).hash
+            self._opened = opening.pop_all()
+
+    def __enter__(self) -> Self:
+        """Return the archive."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self._opened.close()
+
+    def __len__(self) -> int:
+        """How many records there are."""
+        return self._log.next_sequence
+
+    @property
+    def head(self) -> Digest:
+        """Hash of the newest record; zeros while there is none."""
+        return self._head
+
+    @property
+    def bookmark(self) -> Bookmark | None:
+        """Where a reader has to go on; None from the beginning."""
+        return Bookmark(len(self), self._head, len(self)) if len(self) else None
+
+    async def pull(self, reader: Reader, *, on_record: Callable[[int], None] | None = None) -> int:
+        """Store what a reader tells that begins at :attr:`bookmark`; returns how many records.
+
+        Args:
+            reader: Not read yet; where it follows, this goes on until it is cancelled.
+            on_record: Told the number of records after each one that is durable.
+
+        Raises:
+            VerificationError: When the servers' log does not extend what is stored.
+            SafeMode: When the disk fails.
+            ZipnetError: When no server could serve.
+        """
+        before = len(self)
+        async with aclosing(reader.events()) as events:
+            async for event in events:
+                if isinstance(event, Advanced):
+                    self._append(event.record)
+                    if on_record is not None:
+                        on_record(len(self))
+        return len(self) - before
+
+    def _append(self, record: VerifiedRecord) -> None:
+        if record.record.content.header.previous_record != self._head:
+            raise VerificationError(f"record {record.sequence} does not extend the archive")
+        self._log.append(record.sequence, record.record.encode())
+        self._head = record.hash
+
+    def verify(self) -> RangeTree:
+        """Verify every record and the whole chain; returns the tree over their hashes.
+
+        Raises:
+            StorageError: When one is damaged.
+            RemoteProtocolError: When one is no record.
+            VerificationError: When one does not verify or does not extend the one before it.
+        """
+        told = read_records(self._stored(0, len(self)), self._descriptor)
+        return RangeTree([event.record.hash for event in told if isinstance(event, Advanced)])
+
+    def export(self, first: int, count: int) -> Iterator[bytes]:
+        """Verify the archive, then yield a range of it as lines.
+
+        Args:
+            first: Sequence of the first record.
+            count: How many, cut at the newest one.
+
+        Raises:
+            VerificationError: When the archive does not verify.
+            ConfigError: When there is no such record.
+        """
+        tree = self.verify()
+        end = min(first + count, tree.size)
+        if not 0 <= first < end:
+            raise ConfigError(f"there is no record {first} in the archive: it has {tree.size}")
+        head = RangeHead(self._descriptor.group, first, end - first, tree.size, tree.root())
+        items = (
+            RangeItem(first + offset, data, tree.path(first + offset))
+            for offset, data in enumerate(self._stored(first, end))
+        )
+        return write_range(head, items)
+
+    def restore(self, lines: Iterable[bytes]) -> int:
+        """Take the records of a range that extend the archive; returns how many.
+
+        Raises:
+            RemoteProtocolError: When it is no range.
+            VerificationError: When it does not verify, or leaves a gap behind the archive.
+        """
+        before = len(self)
+        for record in verify_range(lines, self._descriptor):
+            if record.sequence > len(self):
+                raise VerificationError(
+                    f"the range begins with record {record.sequence}, {len(self)} is due",
+                    hint="restore the ranges in their order",
+                )
+            if record.sequence == len(self):
+                self._append(record)
+        return len(self) - before
+
+    def _stored(self, first: int, end: int) -> Iterator[bytes]:
+        for sequence in range(first, end):
+            yield from self._log.read(sequence, 1)
+
+
+def verify_range(lines: Iterable[bytes], descriptor: TrustedDescriptor) -> Iterator[VerifiedRecord]:
+    """Yield the records of a range as they are verified, with the descriptor and nothing else.
+
+    Raises:
+        RemoteProtocolError: When it is no range of records.
+        VerificationError: When it is another instance's, a record does not verify, does not extend
+            the one before it, or is not where the tree has it.
+    """
+    head, items = read_range(lines)
+    if head.group != descriptor.group:
+        raise VerificationError("the range is of another instance")
+    previous: Digest | None = ZERO_RECORD_HASH if head.first == 0 else None
+    for item in items:
+        record = _verified(item.record, descriptor, item.sequence)
+        item.require_in(head, record.hash)
+        if previous not in (None, record.record.content.header.previous_record):
+            raise VerificationError(f"record {item.sequence} does not extend the one before it")
+        previous = record.hash
+        yield record
+
+
+def _verified(data: bytes, descriptor: TrustedDescriptor, sequence: int) -> VerifiedRecord:
+    record = verify_record(decode_record(data, descriptor.params), descriptor)
+    if record.sequence != sequence:
+        raise VerificationError(f"record {record.sequence} stands where {sequence} is due")
+    return record
+
+
+def _lock(folder: Path) -> File:
+    file = OsFiles().open(str(folder / "lock"))
+    try:
+        file.lock()
+    except BlockingIOError:
+        file.close()
+        raise StorageError(
+            f"another process writes into the archive {folder}", hint="let one pull at a time"
+        ) from None
+    return file
