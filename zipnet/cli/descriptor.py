@@ -47,7 +47,10 @@ def create(
         Path, typer.Option(help="The committee's secret; only its fingerprint goes in.")
     ],
     operator: Annotated[Path, typer.Option(help="Public file of the operator who will sign.")],
-    server: Annotated[list[str], typer.Option(help="NAME=HOST:PORT=PUBFILE; 3, 5 or 7 of them.")],
+    server: Annotated[
+        list[str],
+        typer.Option(help="NAME=HOST:PORT=PUBFILE[,fault-domain=WORD]; 3, 5 or 7 of them."),
+    ],
     aggregator: Annotated[
         list[str], typer.Option(help="NAME=HOST:PORT=PUBFILE[,parent=NAME]; without parent a root.")
     ],

@@ -14,12 +14,12 @@ from zipnet.cli import output
 from zipnet.cli.app import new_app
 from zipnet.cli.lines import Notes
 from zipnet.errors import ConfigError
-from zipnet.settings import Endpoint, load_client
+from zipnet.settings import Endpoint, load_gateway
 from zipnet.settings.values import parse_endpoint
 
 if TYPE_CHECKING:
     from zipnet.gateway import GatewayOptions
-    from zipnet.settings import ClientSettings
+    from zipnet.settings import GatewaySettings
 
 app = new_app("Serve the broadcast over HTTP, with a page to watch it.")
 
@@ -30,8 +30,8 @@ def gateway(
         Path | None, typer.Option("--descriptor", "-d", help="The instance's descriptor file.")
     ] = None,
     listen: Annotated[
-        str, typer.Option("--listen", help="Address of the HTTP port.")
-    ] = "127.0.0.1:8640",
+        str | None, typer.Option("--listen", help="Address of the HTTP port.  [127.0.0.1:8640]")
+    ] = None,
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Serve no POST /v1/publish, take no part in rounds.")
     ] = False,
@@ -80,17 +80,22 @@ def gateway(
         "operator": operator,
         "instance": instance,
         "token": token,
+        "gateway": None if listen is None else _endpoint(listen),
+        "read_only": True if read_only else None,
+        "proxy": proxy,
+        "allow_public_gateway": public,
+        "allow_publishing_for_others": publish_for_others,
     }
-    settings = load_client(flags, os.environ, config)
+    settings = load_gateway(flags, os.environ, config)
     for warning in settings.warnings:
         output.note(f"warning: {warning}")
     options = GatewayOptions(
-        listen=_endpoint(listen),
+        listen=settings.gateway,
         transport=settings.transport,
-        proxy=proxy,
-        publishing=not read_only,
-        public=public,
-        publish_for_others=publish_for_others,
+        proxy=settings.proxy,
+        publishing=not settings.read_only,
+        public=settings.public,
+        publish_for_others=settings.publish_for_others,
         names=tuple(name or ()),
         start=from_sequence,
         servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],
@@ -108,7 +113,7 @@ def _endpoint(text: str) -> Endpoint:
         ) from error
 
 
-async def _serve(settings: ClientSettings, options: GatewayOptions, notes: Notes) -> None:
+async def _serve(settings: GatewaySettings, options: GatewayOptions, notes: Notes) -> None:
     from zipnet.gateway import Gateway
 
     stop = asyncio.Event()

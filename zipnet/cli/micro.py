@@ -23,15 +23,23 @@ app = new_app("Run a whole network in one process and in memory, to build applic
 @app.command()
 def micro(
     descriptor: Annotated[
-        Path, typer.Option("--descriptor", "-d", help="Where to put the network's descriptor.")
-    ] = Path("micro.toml"),
+        Path | None,
+        typer.Option(
+            "--descriptor", "-d", help="Where to put the network's descriptor.  [micro.toml]"
+        ),
+    ] = None,
     gateway: Annotated[
-        str, typer.Option(help="Address of the gateway's HTTP port.", metavar="HOST:PORT")
-    ] = "127.0.0.1:8640",
-    servers: Annotated[int, typer.Option(help="Committee servers: 3, 5 or 7.")] = 3,
+        str | None,
+        typer.Option(
+            help="Address of the gateway's HTTP port.  [127.0.0.1:8640]", metavar="HOST:PORT"
+        ),
+    ] = None,
+    servers: Annotated[int | None, typer.Option(help="Committee servers: 3, 5 or 7.  [3]")] = None,
     covers: Annotated[
-        int, typer.Option(help="Publishers that send cover, so that there is a crowd.", min=2)
-    ] = 3,
+        int | None,
+        typer.Option(help="Publishers that send cover, so that there is a crowd.  [3]", min=2),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every round.")] = False,
 ) -> None:
     """Run servers, aggregator, cover and gateway in this process until SIGTERM or Ctrl-C.
@@ -41,17 +49,30 @@ def micro(
     """
     from zipnet.cli.service import prepare_process, until_signal
     from zipnet.host.micro import INSTANCE, MicroOptions, run_micro
+    from zipnet.settings import load_micro
 
+    flags: dict[str, object] = {
+        "descriptor": descriptor,
+        "gateway": None if gateway is None else _endpoint(gateway),
+        "servers": servers,
+        "covers": covers,
+        "log_level": "info" if verbose else None,
+    }
+    # Never from the environment: what it says is meant for nodes and clients.
+    settings = load_micro(flags, {}, config)
+    descriptor = settings.descriptor_file
     options = MicroOptions(
-        descriptor=descriptor, servers=servers, covers=covers, gateway=_endpoint(gateway)
+        descriptor=descriptor,
+        servers=settings.servers,
+        covers=settings.covers,
+        gateway=settings.gateway,
     )
-    level = "info" if verbose else "error"
     prepare_process(
         "zipnet-micro",
         INSTANCE,
         "micro",
         nodes=[],
-        log_level=level,
+        log_level=settings.log_level,
         in_memory=True,
         stream=sys.stderr,
     )

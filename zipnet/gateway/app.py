@@ -32,7 +32,11 @@ from zipnet.node.build import build_version
 from zipnet.node.http import HttpServer, serve_application
 from zipnet.sdk.publisher import Publisher
 from zipnet.sdk.reader import Reader
-from zipnet.settings.values import Endpoint
+from zipnet.settings.values import (
+    ALLOW_PUBLIC_GATEWAY,
+    ALLOW_PUBLISHING_FOR_OTHERS,
+    Endpoint,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -49,11 +53,8 @@ __all__ = [
     "GatewayOptions",
 ]
 
-ALLOW_PUBLIC_BIND: Final = "I understand that anybody can read through this gateway"
+ALLOW_PUBLIC_BIND: Final = ALLOW_PUBLIC_GATEWAY
 """Value of ``public`` that lets the gateway listen beyond loopback."""
-
-ALLOW_PUBLISHING_FOR_OTHERS: Final = "I understand that this gateway learns who its authors are"
-"""Value of ``publish_for_others`` that lets other machines publish through it."""
 
 _MAX_LIMIT = 256
 _DEFAULT_LIMIT = 64

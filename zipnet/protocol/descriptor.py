@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -68,6 +69,7 @@ _SIGNATURE_USE = "descriptor"
 _MIN_SERVERS, _MAX_SERVERS = 3, 7
 _MAX_AGGREGATORS = 256
 _MAX_PORT = 65_535
+_FAULT_DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 
 
 class _Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -76,6 +78,7 @@ class _Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     identity: str
     certificate: str
     parent: str = ""
+    fault_domain: str = ""
 
 
 class _Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -119,6 +122,8 @@ class NodeEntry:
         port: UDP and TCP port of every transport.
         identity: The node's public identity.
         certificate: DER of its self-signed TLS certificate.
+        fault_domain: What the node fails or is seized together with, in its operator's words
+            (row Z8); empty where it is not said.
     """
 
     name: str
@@ -126,6 +131,7 @@ class NodeEntry:
     port: int
     identity: PublicIdentity
     certificate: bytes = field(repr=False)
+    fault_domain: str = ""
 
     @property
     def peer_id(self) -> PeerId:
@@ -345,12 +351,17 @@ def _node(node: _Node) -> NodeEntry:
     host, _, port = node.endpoint.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) <= _MAX_PORT:
         raise ConfigError(f"descriptor: endpoint of {node.name!r} is not host:port")
+    if node.fault_domain and not _FAULT_DOMAIN.fullmatch(node.fault_domain):
+        raise ConfigError(
+            f"descriptor: fault domain of {node.name!r} is not one word of up to 64 characters"
+        )
     return NodeEntry(
         name=node.name,
         host=host.removeprefix("[").removesuffix("]"),
         port=int(port),
         identity=_identity(node.identity, f"identity of {node.name!r}"),
         certificate=_unbase64(node.certificate, f"certificate of {node.name!r}"),
+        fault_domain=node.fault_domain,
     )
 
 

@@ -5,12 +5,20 @@ Nothing outside this package sees pydantic. Every failure is a one-line
 """
 
 from zipnet.settings.assemble import read_descriptor
-from zipnet.settings.load import load_aggregator, load_client, load_server
+from zipnet.settings.load import (
+    load_aggregator,
+    load_client,
+    load_gateway,
+    load_micro,
+    load_server,
+)
 from zipnet.settings.types import (
     AggregatorSettings,
     ClientSettings,
     CommonSettings,
     Effective,
+    GatewaySettings,
+    MicroSettings,
     NodeSettings,
     ServerSettings,
 )
@@ -22,10 +30,14 @@ __all__ = [
     "CommonSettings",
     "Effective",
     "Endpoint",
+    "GatewaySettings",
+    "MicroSettings",
     "NodeSettings",
     "ServerSettings",
     "load_aggregator",
     "load_client",
+    "load_gateway",
+    "load_micro",
     "load_server",
     "read_descriptor",
 ]

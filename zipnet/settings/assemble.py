@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Generic, NotRequired, TypedDict, TypeVar
 
 from zipnet.access.terms import AccessTerms
 from zipnet.attestation.source import PlatformConfig, QuoteSourceKind
@@ -12,6 +12,7 @@ from zipnet.protocol.attestation import AttestationMode, Gate
 from zipnet.protocol.descriptor import MAX_DESCRIPTOR_BYTES, parse_descriptor, trust_descriptor
 from zipnet.protocol.ids import DEFAULT_UNIVERSE, PeerId, committee_fingerprint, format_peer_id
 from zipnet.protocol.params import Cadence
+from zipnet.settings.allowances import allowed_by
 from zipnet.settings.bounded import read_bounded
 from zipnet.settings.model import CommonInput, fix_of
 from zipnet.settings.secretfiles import find_secret, load_secret
@@ -35,6 +36,7 @@ __all__ = ["DEFAULT_METRICS", "Assembly", "CommonParts", "NodeParts", "read_desc
 
 DEFAULT_METRICS = Endpoint("127.0.0.1", 0)
 _DESCRIPTOR = "descriptor"
+_NODES = ("server", "aggregator")
 _DURATIONS = ("round_period", "fold_deadline", "round_deadline")
 _Input = TypeVar("_Input", bound=CommonInput)
 _T = TypeVar("_T")
@@ -54,6 +56,8 @@ class CommonParts(TypedDict):
     log_level: LogLevel
     platform: PlatformConfig | None
     config_version: int | None
+    allowed: NotRequired[tuple[str, ...]]
+    config: NotRequired[Path | None]
 
 
 class NodeParts(TypedDict):
@@ -95,7 +99,7 @@ class Assembly(Generic[_Input]):
     Args:
         model: The role's input model.
         sources: Flags, environment and file.
-        role: ``server``, ``aggregator`` or ``client``.
+        role: ``server``, ``aggregator``, ``client`` or ``gateway``.
         now: Time to judge the descriptor at.
     """
 
@@ -112,6 +116,7 @@ class Assembly(Generic[_Input]):
             self._refuse_committee_secret()
         # 3. Each setting for itself.
         self.given: _Input = sources.read(model)
+        self._check_role()
         self._profile: Profile = self.pick("profile", self.given.profile, "development")
         self._check_signed()
         # 4. The descriptor.
@@ -194,6 +199,8 @@ class Assembly(Generic[_Input]):
             "log_level": self.pick("log_level", given.log_level, "info"),
             "platform": self._platform(),
             "config_version": given.config_version if self._sources.signed else None,
+            "allowed": allowed_by(given),
+            "config": self._sources.config,
         }
 
     def node_parts(self, given: NodeInput, node: NodeEntry) -> NodeParts:
@@ -281,9 +288,18 @@ class Assembly(Generic[_Input]):
                 hint="only committee servers hold it: remove it here",
             )
 
+    def _check_role(self) -> None:
+        role = self.pick("role", self.given.role, None)
+        if role is not None and role != self._role:
+            raise ConfigError(
+                f"setting ROLE: the settings are for {_article(role)}, not for "
+                f"{_article(self._role)}",
+                hint="give this program its own settings, or correct the role",
+            )
+
     def _check_name(self) -> None:
         name, universe = self.given.instance, self.given.universe
-        if self._role != "client":
+        if self._role in _NODES:
             if name is None:
                 raise self.missing("instance")
             universe = universe or DEFAULT_UNIVERSE
@@ -312,7 +328,8 @@ class Assembly(Generic[_Input]):
             return
         if self.is_production and given.allow_unsigned_settings != ALLOW_UNSIGNED_SETTINGS:
             raise ConfigError(
-                f"nobody's signature is asked of {file}, which production refuses",
+                f"setting CONFIG_KEY: nobody's signature is asked of {file}, "
+                "which production refuses",
                 hint="sign it (zipnet config sign) and name the signer's public file as "
                 "ZIPNET_CONFIG_KEY, or see allow_unsigned_settings in docs/reference/settings.md",
             )
@@ -346,7 +363,7 @@ class Assembly(Generic[_Input]):
         self.note("tdx_mode", terms.mode.value, _DESCRIPTOR)
         if terms.mode is AttestationMode.EMULATED and self.is_production:
             raise ConfigError(
-                "the descriptor's quotes are emulated, which production refuses",
+                "setting DESCRIPTOR: its quotes are emulated, which production refuses",
                 hint="an emulated group is for development: set PROFILE to development",
             )
         if terms.mode is AttestationMode.OFF:

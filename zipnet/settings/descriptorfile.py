@@ -29,21 +29,26 @@ if TYPE_CHECKING:
 
 __all__ = ["NodeDraft", "compose_descriptor", "parse_node_draft"]
 
-_PARENT = ",parent="
+_PARENT = "parent"
+_FAULT_DOMAIN = "fault-domain"
 
 
 @dataclass(frozen=True, slots=True)
 class NodeDraft:
-    """A node on its way into a descriptor; ``parent`` is an aggregator's name or None."""
+    """A node on its way into a descriptor; ``parent`` is an aggregator's name or None.
+
+    ``fault_domain`` is what it fails together with, such as a data centre; empty says nothing.
+    """
 
     name: str
     endpoint: Endpoint
     public: PublicFile
     parent: str | None = None
+    fault_domain: str = ""
 
 
 def parse_node_draft(text: str, *, what: str, with_parent: bool) -> NodeDraft:
-    """Read ``NAME=HOST:PORT=PUBFILE``, for an aggregator also with ``,parent=NAME`` at the end.
+    """Read ``NAME=HOST:PORT=PUBFILE[,fault-domain=WORD]``, for an aggregator also ``,parent=NAME``.
 
     Args:
         text: The text.
@@ -53,19 +58,29 @@ def parse_node_draft(text: str, *, what: str, with_parent: bool) -> NodeDraft:
     Raises:
         ConfigError: When the text has another shape or the public file cannot be used.
     """
-    form = "NAME=HOST:PORT=PUBFILE" + ("[,parent=NAME]" if with_parent else "")
+    form = "NAME=HOST:PORT=PUBFILE[,fault-domain=WORD]" + ("[,parent=NAME]" if with_parent else "")
     name, _, rest = text.partition("=")
     address, _, file = rest.partition("=")
-    parent = None
-    if with_parent and _PARENT in file:
-        file, _, parent = file.rpartition(_PARENT)
-    if not name or not file or parent == "":
+    file, more = _split_words(file, (_FAULT_DOMAIN, _PARENT) if with_parent else (_FAULT_DOMAIN,))
+    if not name or not file or "" in more.values():
         raise ConfigError(f"{what} {name[:64]!r} is not complete", hint=f"write {form}")
     try:
         endpoint = parse_endpoint(address)
     except ValueError as error:
         raise ConfigError(f"{what} {name[:64]!r}: {error}", hint=f"write {form}") from None
-    return NodeDraft(name, endpoint, read_public_file(Path(file), kind="node"), parent)
+    public = read_public_file(Path(file), kind="node")
+    return NodeDraft(name, endpoint, public, more.get(_PARENT), more.get(_FAULT_DOMAIN, ""))
+
+
+def _split_words(file: str, names: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Take ``,name=value`` off the end of a file's name, each name once."""
+    more: dict[str, str] = {}
+    while True:
+        rest, _, last = file.rpartition(",")
+        name, equals, value = last.partition("=")
+        if not rest or not equals or name not in names or name in more:
+            return file, more
+        file, more[name] = rest, value
 
 
 def compose_descriptor(  # noqa: PLR0913 - one argument for each thing a descriptor says
@@ -132,6 +147,8 @@ def _node(kind: str, draft: NodeDraft) -> list[str]:
     ]
     if draft.parent:
         lines.append(f"parent = {_quoted(draft.parent)}")
+    if draft.fault_domain:
+        lines.append(f"fault_domain = {_quoted(draft.fault_domain)}")
     return lines
 
 

@@ -20,28 +20,46 @@ from typing import TYPE_CHECKING
 from zipnet.errors import ConfigError
 from zipnet.protocol.identity import Identity
 from zipnet.settings.assemble import Assembly
-from zipnet.settings.model import AggregatorInput, ClientInput, ServerInput
+from zipnet.settings.model import (
+    AggregatorInput,
+    ClientInput,
+    GatewayInput,
+    MicroInput,
+    ServerInput,
+)
 from zipnet.settings.sources import Sources
 from zipnet.settings.types import (
     DEFAULT_SNAPSHOT_EVERY,
     AggregatorSettings,
     ClientSettings,
+    GatewaySettings,
+    MicroSettings,
     ServerSettings,
 )
-from zipnet.settings.values import ALLOW_FEW_PARTICIPANTS
+from zipnet.settings.values import ALLOW_FEW_PARTICIPANTS, Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
     from zipnet.protocol.secret import Secret
-    from zipnet.settings.values import Endpoint
 
-__all__ = ["PRODUCTION_MIN_PARTICIPANTS", "load_aggregator", "load_client", "load_server"]
+__all__ = [
+    "DEFAULT_GATEWAY",
+    "PRODUCTION_MIN_PARTICIPANTS",
+    "load_aggregator",
+    "load_client",
+    "load_gateway",
+    "load_micro",
+    "load_server",
+]
 
 PRODUCTION_MIN_PARTICIPANTS = 8
-_LEAST_SNAPSHOT_EVERY = 10
 """Fewest participants production unblinds for unless told otherwise by name (protocol.md §6)."""
+
+DEFAULT_GATEWAY = Endpoint("127.0.0.1", 8640)
+_LEAST_SNAPSHOT_EVERY = 10
+_LEAST_COVERS = 2
 
 
 def load_server(
@@ -165,6 +183,64 @@ def load_client(
         capability=assembly.capability(assembly.given.token),
         warnings=assembly.warnings,
         effective=assembly.effective,
+    )
+
+
+def load_gateway(
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    config: Path | None = None,
+    *,
+    now: datetime | None = None,
+) -> GatewaySettings:
+    """Load the settings of a gateway; arguments as for :func:`load_server`.
+
+    Raises:
+        ConfigError: When anything is missing, malformed or does not fit together.
+    """
+    sources = Sources.gather(flags, environ, config)
+    assembly = Assembly(GatewayInput, sources, role="gateway", now=now)
+    common = assembly.common(transport="quic")
+    given = assembly.given
+    return GatewaySettings(
+        **common,
+        gateway=assembly.pick("gateway", given.gateway, DEFAULT_GATEWAY),
+        read_only=assembly.pick("read_only", given.read_only, "no") == "yes",
+        proxy=assembly.pick("proxy", given.proxy, None),
+        public=given.allow_public_gateway,
+        publish_for_others=given.allow_publishing_for_others,
+        capability=assembly.capability(given.token),
+        capability_file=given.token,
+        warnings=assembly.warnings,
+        effective=assembly.effective,
+    )
+
+
+def load_micro(
+    flags: Mapping[str, object], environ: Mapping[str, str], config: Path | None = None
+) -> MicroSettings:
+    """Load the settings of a micro network; arguments as for :func:`load_server`.
+
+    Raises:
+        ConfigError: When anything is malformed or of another role.
+    """
+    given = Sources.gather(flags, environ, config).read(MicroInput)
+    if given.role not in (None, "micro"):
+        raise ConfigError(
+            f"setting ROLE: the settings are for a {given.role}, not for a micro network",
+            hint="give this program its own settings, or correct the role",
+        )
+    covers = 3 if given.covers is None else given.covers
+    if covers < _LEAST_COVERS:
+        raise ConfigError(
+            f"setting COVERS is {covers}: a round would have no crowd", hint="write 2 or more"
+        )
+    return MicroSettings(
+        descriptor_file=given.descriptor or Path("micro.toml"),
+        gateway=given.gateway or DEFAULT_GATEWAY,
+        servers=3 if given.servers is None else given.servers,
+        covers=covers,
+        log_level=given.log_level or "error",
     )
 
 

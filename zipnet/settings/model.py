@@ -19,10 +19,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from zipnet.access.capability import CapabilityRole
 from zipnet.errors import ConfigError
 from zipnet.protocol.ids import PeerId, parse_peer_id, validate_instance_name, validate_universe
+from zipnet.settings.allowances import ALLOWANCES
 from zipnet.settings.values import (
-    ALLOW_FEW_PARTICIPANTS,
-    ALLOW_PUBLIC_METRICS,
-    ALLOW_UNSIGNED_SETTINGS,
     Endpoint,
     parse_cover_every,
     parse_duration_ms,
@@ -38,7 +36,17 @@ from zipnet.settings.values import (
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-__all__ = ["AggregatorInput", "ClientInput", "CommonInput", "NodeInput", "ServerInput", "fix_of"]
+__all__ = [
+    "AggregatorInput",
+    "BaseInput",
+    "ClientInput",
+    "CommonInput",
+    "GatewayInput",
+    "MicroInput",
+    "NodeInput",
+    "ServerInput",
+    "fix_of",
+]
 
 
 def _named(check: str) -> BeforeValidator:
@@ -71,8 +79,20 @@ def _word(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
 
+def _yes_or_no(value: object) -> object:
+    # A flag of the command line is true or false.
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return _word(value)
+
+
 def _field(text: str, fix: str) -> Any:  # noqa: ANN401 - stands for a value of the field's type
     return Field(default=None, description=text, json_schema_extra={"fix": fix})
+
+
+def _allow(key: str) -> Any:  # noqa: ANN401 - as above
+    allowance = ALLOWANCES[key]
+    return _field(f"Escape hatch: {allowance.lets}", f'write exactly "{allowance.sentence}"')
 
 
 def fix_of(field: FieldInfo) -> str:
@@ -89,8 +109,8 @@ _SHOWN_FIX = "write the file `zipnet token mint` or `zipnet token attenuate` wro
 _DURATION_FIX = "write a duration such as 2s or 500ms"
 
 
-class CommonInput(BaseSettings):
-    """What every role understands."""
+class BaseInput(BaseSettings):
+    """What every program with settings understands."""
 
     model_config = SettingsConfigDict(
         env_prefix="ZIPNET_",
@@ -101,6 +121,28 @@ class CommonInput(BaseSettings):
         arbitrary_types_allowed=True,
     )
 
+    role: Annotated[
+        Literal["server", "aggregator", "client", "gateway", "micro"] | None, BeforeValidator(_word)
+    ] = _field(
+        "What the settings are for; a program of another role refuses them.",
+        "write server, aggregator, client, gateway or micro",
+    )
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None, BeforeValidator(_word)
+    ] = _field(
+        "Least level that is logged: `info` when unset.", "write debug, info, warning or error"
+    )
+
+
+class CommonInput(BaseInput):
+    """What every role of an instance understands."""
+
+    profile: Annotated[Literal["development", "production"] | None, BeforeValidator(_word)] = (
+        _field(
+            "`production` refuses what `development` (default) only warns of.",
+            "write development or production",
+        )
+    )
     instance: Annotated[str | None, _named("instance")] = _field(
         "Name of the instance; must be the descriptor's. Required for nodes.",
         "write the name the descriptor carries, such as acme.mainnet",
@@ -128,12 +170,6 @@ class CommonInput(BaseSettings):
         "descriptor's own.",
         "write host:port, separated by commas",
     )
-    profile: Annotated[Literal["development", "production"] | None, BeforeValidator(_word)] = (
-        _field(
-            "`production` refuses what `development` (default) only warns of.",
-            "write development or production",
-        )
-    )
     config_key: _Path | None = _field(
         "Public file of who must have signed the settings file; given by flag or environment, "
         "never by the file.",
@@ -144,15 +180,9 @@ class CommonInput(BaseSettings):
         "highest it ran with.",
         "write a whole number, one more with each change",
     )
-    allow_unsigned_settings: str | None = _field(
-        "Escape hatch: lets production read a settings file that nobody signed.",
-        f'write exactly "{ALLOW_UNSIGNED_SETTINGS}"',
-    )
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"] | None, BeforeValidator(_word)
-    ] = _field(
-        "Least level that is logged: `info` when unset.", "write debug, info, warning or error"
-    )
+    allow_unsigned_settings: str | None = _allow("allow_unsigned_settings")
+    allow_unattested: str | None = _allow("allow_unattested")
+    allow_shared_fault_domain: str | None = _allow("allow_shared_fault_domain")
     tdx_source: Annotated[
         Literal["configfs", "device", "emulator"] | None, BeforeValidator(_word)
     ] = _field(
@@ -194,10 +224,11 @@ class NodeInput(CommonInput):
         "when unset.",
         "write host:port on loopback, such as 127.0.0.1:9464",
     )
-    allow_public_metrics: str | None = _field(
-        "Escape hatch: lets METRICS listen beyond loopback.",
-        f'write exactly "{ALLOW_PUBLIC_METRICS}"',
-    )
+    allow_old_build: str | None = _allow("allow_old_build")
+    allow_no_sandbox: str | None = _allow("allow_no_sandbox")
+    allow_privileges: str | None = _allow("allow_privileges")
+    allow_writable_system: str | None = _allow("allow_writable_system")
+    allow_public_metrics: str | None = _allow("allow_public_metrics")
     token_issuers: Annotated[tuple[bytes, ...], NoDecode, BeforeValidator(parse_issuers)] | None = (
         _field(
             "Keys of those who may sign capability tokens; none counts where this is unset.",
@@ -255,10 +286,7 @@ class ServerInput(NodeInput):
         "place of the embedded engine; the same on all servers, and for good.",
         "write host:port on loopback, such as 127.0.0.1:2379, or leave it unset",
     )
-    allow_few_participants: str | None = _field(
-        "Escape hatch: lets production run with MIN_PARTICIPANTS below 8.",
-        f'write exactly "{ALLOW_FEW_PARTICIPANTS}"',
-    )
+    allow_few_participants: str | None = _allow("allow_few_participants")
 
 
 class AggregatorInput(NodeInput):
@@ -278,4 +306,44 @@ class ClientInput(CommonInput):
     cadence: Annotated[int, NoDecode, BeforeValidator(parse_cover_every)] | None = _field(
         "Rounds a publisher takes part in: `always` (default) or N for every N-th.",
         "write always, or a whole number such as 4 for every fourth round",
+    )
+
+
+_GATEWAY = "Address of the gateway's HTTP port; `127.0.0.1:8640` when unset."
+_GATEWAY_FIX = "write host:port on loopback, such as 127.0.0.1:8640"
+
+
+class GatewayInput(CommonInput):
+    """Settings of `zipnet gateway`."""
+
+    token: _Path | None = _field(_SHOWN, _SHOWN_FIX)
+    gateway: _Endpoint | None = _field(_GATEWAY, _GATEWAY_FIX)
+    read_only: Annotated[Literal["yes", "no"] | None, BeforeValidator(_yes_or_no)] = _field(
+        "`yes` serves no publishing, and takes no part in rounds.", "write yes or no"
+    )
+    proxy: str | None = _field(
+        "Proxy towards the nodes, with TRANSPORT tls; none when unset.",
+        "write socks5://host:port, such as socks5://127.0.0.1:9050 for Tor",
+    )
+    allow_public_gateway: str | None = _allow("allow_public_gateway")
+    allow_publishing_for_others: str | None = _allow("allow_publishing_for_others")
+
+
+class MicroInput(BaseInput):
+    """Settings of `zipnet micro`."""
+
+    profile: Annotated[Literal["micro"] | None, BeforeValidator(_word)] = _field(
+        "`micro`, the only one there is for one process that holds every key.", "write micro"
+    )
+    descriptor: _Path | None = _field(
+        "File the micro network's descriptor is written to; `micro.toml` when unset.",
+        "write a path where no file is yet",
+    )
+    gateway: _Endpoint | None = _field(_GATEWAY, _GATEWAY_FIX)
+    servers: Annotated[int, BeforeValidator(parse_whole)] | None = _field(
+        "Committee servers of a micro network; 3 when unset.", "write 3, 5 or 7"
+    )
+    covers: Annotated[int, BeforeValidator(parse_whole)] | None = _field(
+        "Publishers of a micro network that send cover; 3 when unset.",
+        "write a whole number, at least 2",
     )

@@ -29,7 +29,7 @@ from pydantic_settings import (
 
 from zipnet.errors import ConfigError
 from zipnet.settings.bounded import read_bounded
-from zipnet.settings.model import CommonInput, fix_of
+from zipnet.settings.model import BaseInput, fix_of
 from zipnet.settings.signedfile import require_signed_file
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ _PATH_KEYS = (
     "state",
     "secret_file",
     "committee_secret_file",
+    "admin",
+    "token",
     "tdx_collateral",
     "tdx_policy",
     "tdx_emulator",
@@ -59,7 +61,7 @@ _PATH_KEYS = (
 _CONFIG_KEY = "config_key"
 _ENV_PREFIX = "ZIPNET_"
 
-_Input = TypeVar("_Input", bound=CommonInput)
+_Input = TypeVar("_Input", bound=BaseInput)
 
 
 class _Environment(EnvSettingsSource):
@@ -163,7 +165,7 @@ class Sources:
             raise self._explain(model, details) from None
         return bound
 
-    def _explain(self, model: type[CommonInput], details: list[ErrorDetails]) -> ConfigError:
+    def _explain(self, model: type[BaseInput], details: list[ErrorDetails]) -> ConfigError:
         name = str(details[0]["loc"][0])
         more = len({detail["loc"][0] for detail in details}) - 1
         suffix = f" (and {more} more)" if more else ""

@@ -23,7 +23,9 @@ __all__ = [
     "ClientSettings",
     "CommonSettings",
     "Effective",
+    "GatewaySettings",
     "LogLevel",
+    "MicroSettings",
     "NodeSettings",
     "Profile",
     "ServerSettings",
@@ -66,6 +68,8 @@ class CommonSettings:
         log_level: Least level that is logged.
         platform: How this machine attests; None where the descriptor asks for nothing.
         config_version: Number of the signed settings file; None where none was signed.
+        allowed: What was weakened by name (``allow_<what>``), in order.
+        config: The settings file, None where none was given.
         warnings: What was let pass but should be changed, one line each, for the log.
         effective: Every setting with its origin; secrets are not shown.
     """
@@ -81,6 +85,8 @@ class CommonSettings:
     log_level: LogLevel
     platform: PlatformConfig | None
     config_version: int | None = None
+    allowed: tuple[str, ...] = ()
+    config: Path | None = None
     warnings: tuple[str, ...]
     effective: tuple[Effective, ...] = field(repr=False)
 
@@ -95,7 +101,7 @@ class CommonSettings:
         if not self.is_production:
             return self.profile
         attested = self.descriptor.descriptor.attestation.is_production
-        return "production" if attested else "non-production"
+        return "production" if attested and not self.allowed else "non-production"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,3 +187,47 @@ class ClientSettings(CommonSettings):
     state: Path | None
     cover_every: int
     capability: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings(CommonSettings):
+    """Settings of a gateway.
+
+    Attributes:
+        gateway: Address of its HTTP port.
+        read_only: Whether it serves no publishing.
+        proxy: Proxy towards the nodes, None dials directly.
+        public: What was given as ``allow_public_gateway``.
+        publish_for_others: What was given as ``allow_publishing_for_others``.
+        capability: What it shows after each handshake; None shows nothing.
+        capability_file: Where that was read.
+    """
+
+    gateway: Endpoint
+    read_only: bool
+    proxy: str | None
+    public: str | None
+    publish_for_others: str | None
+    capability: bytes | None = field(default=None, repr=False)
+    capability_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroSettings:
+    """Settings of a micro network: one process that holds every key.
+
+    Attributes:
+        descriptor_file: Where its descriptor is written.
+        gateway: Address of the gateway's HTTP port.
+        servers: Committee servers.
+        covers: Publishers that send cover.
+        log_level: Least level that is logged.
+        profile: Always ``micro``.
+    """
+
+    descriptor_file: Path
+    gateway: Endpoint
+    servers: int
+    covers: int
+    log_level: LogLevel
+    profile: Profile = "micro"

@@ -16,7 +16,9 @@ from zipnet.access.capability import CapabilityRole
 
 __all__ = [
     "ALLOW_FEW_PARTICIPANTS",
+    "ALLOW_PUBLIC_GATEWAY",
     "ALLOW_PUBLIC_METRICS",
+    "ALLOW_PUBLISHING_FOR_OTHERS",
     "ALLOW_UNSIGNED_SETTINGS",
     "Endpoint",
     "parse_cover_every",
@@ -38,6 +40,12 @@ ALLOW_FEW_PARTICIPANTS: Final = "I understand that small rounds hide little"
 
 ALLOW_UNSIGNED_SETTINGS: Final = "I understand that whoever can write this file can change the node"
 """Value of ``allow_unsigned_settings`` that lets production read a settings file nobody signed."""
+
+ALLOW_PUBLIC_GATEWAY: Final = "I understand that anybody can read through this gateway"
+"""Value of ``allow_public_gateway`` that lets the gateway listen beyond loopback."""
+
+ALLOW_PUBLISHING_FOR_OTHERS: Final = "I understand that this gateway learns who its authors are"
+"""Value of ``allow_publishing_for_others`` that lets other machines publish through it."""
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(ms|s|m|h)?", re.ASCII)
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, None: 1000}
