@@ -39,6 +39,7 @@ __all__ = [
     "Identity",
     "PublicIdentity",
     "verify_ed25519",
+    "verify_ed25519_note",
     "verify_hybrid",
 ]
 
@@ -191,6 +192,19 @@ def verify_ed25519(public_key: bytes, use: str, message: Buffer, signature: Buff
     if len(public_key) != ED25519_PUBLIC_BYTES or len(signature) != ED25519_SIGNATURE_BYTES:
         raise VerificationError("Ed25519 key or signature has a wrong length")
     _verify_ed25519_raw(public_key, _ed25519_input(use, message), bytes(signature))
+
+
+def verify_ed25519_note(public_key: bytes, text: bytes, signature: bytes) -> None:
+    """Accept an Ed25519 signature over the text of a note, as c2sp.org/signed-note has it.
+
+    Nothing but notes is signed without a label; see ``zipnet.ledger.note``.
+
+    Raises:
+        VerificationError: When key or signature has a wrong length or it does not verify.
+    """
+    if len(public_key) != ED25519_PUBLIC_BYTES or len(signature) != ED25519_SIGNATURE_BYTES:
+        raise VerificationError("Ed25519 key or signature has a wrong length")
+    _verify_ed25519_raw(public_key, text, signature)
 
 
 def _ed25519_input(use: str, message: Buffer) -> bytes:
