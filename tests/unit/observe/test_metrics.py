@@ -19,6 +19,24 @@ EXPECTED = {
     "zipnet_build_info": PLAIN | {"version", "commit", "python", "posture", "attestation"},
     "zipnet_ready_state": PLAIN,
     "zipnet_not_ready": REASON,
+    "zipnet_degraded": REASON,
+    "zipnet_service_restarts": PLAIN,
+    "zipnet_peer_version_supported": PLAIN | {"server"},
+    "zipnet_commit_latency_seconds": PLAIN,
+    "zipnet_disk_free_bytes": PLAIN,
+    "zipnet_disk_fsync_duration_seconds": PLAIN,
+    "zipnet_wal_fsync_fail": PLAIN,
+    "zipnet_seq_gap_detected": PLAIN,
+    "zipnet_integrity_fail": PLAIN | {"what"},
+    "zipnet_bus_lagged": PLAIN,
+    "zipnet_descriptor_expiry_timestamp_seconds": PLAIN,
+    "zipnet_certificate_expiry_timestamp_seconds": PLAIN,
+    "zipnet_evidence_expiry_timestamp_seconds": PLAIN,
+    "zipnet_auth_failures": PLAIN | {"service"},
+    "zipnet_http_requests": PLAIN | {"code"},
+    "zipnet_breaker_open": PLAIN | {"target"},
+    "zipnet_breaker_open_seconds": PLAIN | {"target"},
+    "zipnet_request_latency_seconds": PLAIN | {"route"},
     "zipnet_rounds_opened": PLAIN,
     "zipnet_rounds_finalized": PLAIN,
     "zipnet_rounds_aborted": REASON,
@@ -60,6 +78,14 @@ def _metrics() -> NodeMetrics:
     metrics.revocations.inc("peer")
     metrics.uds_denied.inc("uid")
     metrics.clock_skew(1, 0.5)
+    metrics.version_supported(1, supported=True)
+    metrics.degraded.set("disk_low", 1)
+    metrics.integrity_fail.inc("record")
+    metrics.auth_failures.inc("server")
+    metrics.http_requests.inc("200")
+    metrics.breaker_open.inc("source")
+    metrics.breaker_seconds("source", 0.0)
+    metrics.request_took("get_records", 0.002)
     metrics.round_duration.observe(0.3)
     return metrics
 
