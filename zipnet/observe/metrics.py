@@ -15,76 +15,37 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
-import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from zipnet.observe.families import (
+    NODE_LABELS,
+    ROUND_DURATION_BUCKETS_S,
+    CounterByReason,
+    Families,
+    GaugeByReason,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["ROUND_DURATION_BUCKETS_S", "CounterByReason", "GaugeByReason", "NodeMetrics"]
+__all__ = [
+    "COMMIT_LATENCY_BUCKETS_S",
+    "REQUEST_LATENCY_BUCKETS_S",
+    "ROUND_DURATION_BUCKETS_S",
+    "CounterByReason",
+    "GaugeByReason",
+    "NodeMetrics",
+]
 
-ROUND_DURATION_BUCKETS_S: Final = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0, 60.0)
-
-_LABELS = ("zipnet_instance", "role")
-_MAX_REASONS = 48
-_REASON = re.compile(r"[a-z][a-z0-9_]{0,47}")
-_OTHER = "other"
-
-# The exposition format's `_created` series double every counter and answer no question of ours.
-prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-
-_Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
-
-
-class _Reasons:
-    """Admits a bounded set of well-formed reasons."""
-
-    def __init__(self) -> None:
-        self._known: set[str] = set()
-
-    def admit(self, reason: str) -> str:
-        if reason in self._known:
-            return reason
-        if len(self._known) >= _MAX_REASONS or not _REASON.fullmatch(reason):
-            return _OTHER
-        self._known.add(reason)
-        return reason
-
-
-class CounterByReason:
-    """A counter with one series for each reason."""
-
-    def __init__(self, counter: Counter, instance: str, role: str) -> None:
-        self._counter = counter
-        self._where = (instance, role)
-        self._reasons = _Reasons()
-
-    def inc(self, reason: str, amount: int = 1) -> None:
-        """Count ``amount`` events that happened for ``reason`` (snake_case)."""
-        self._counter.labels(*self._where, self._reasons.admit(reason)).inc(amount)
-
-
-class GaugeByReason:
-    """A gauge with one series for each reason."""
-
-    def __init__(self, gauge: Gauge, instance: str, role: str) -> None:
-        self._gauge = gauge
-        self._where = (instance, role)
-        self._reasons = _Reasons()
-
-    def set(self, reason: str, value: float) -> None:
-        """Set the series of ``reason`` (snake_case)."""
-        self._gauge.labels(*self._where, self._reasons.admit(reason)).set(value)
-
-    def remove(self, reason: str) -> None:
-        """Stop exporting the series of ``reason``."""
-        self._gauge.remove(*self._where, self._reasons.admit(reason))
+REQUEST_LATENCY_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+COMMIT_LATENCY_BUCKETS_S: Final = (
+    0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0,
+)  # fmt: skip
 
 
 class _ProcessCollector(Collector):
@@ -113,12 +74,12 @@ class _ProcessCollector(Collector):
         yield self._family("zipnet_process_open_fds", "Open file descriptors.", descriptors)
 
     def _family(self, name: str, text: str, value: float) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(name, text, labels=_LABELS)
+        family = GaugeMetricFamily(name, text, labels=NODE_LABELS)
         family.add_metric(self._where, value)
         return family
 
 
-class NodeMetrics:
+class NodeMetrics(Families):
     """The metrics of one node; each attribute is ready to use, its labels already bound.
 
     Args:
@@ -142,11 +103,13 @@ class NodeMetrics:
         posture: str = "development",
         attestation: str = "off",
     ) -> None:
-        self.registry = registry
-        self._where = (instance, role)
+        super().__init__(registry, instance=instance, role=role)
         self._declare_node()
         self._declare_rounds()
         self._declare_links()
+        self._declare_wall()
+        self._declare_storage()
+        self._declare_expiry()
         build = self._gauge_with(
             "zipnet_build_info",
             "Always 1; the labels say what is running.",
@@ -160,6 +123,18 @@ class NodeMetrics:
         self.ready_state = self._gauge("zipnet_ready_state", "1 while the node is ready, else 0.")
         self.not_ready = self._gauge_by_reason(
             "zipnet_not_ready", "1 for each reason why the node is not ready."
+        )
+        self.degraded = self._gauge_by_reason(
+            "zipnet_degraded", "1 for each reason why the node is ready, but not as it should be."
+        )
+        self.service_restarts = self._counter(
+            "zipnet_service_restarts_total",
+            "Earlier starts on this state folder; 0 where nothing is kept.",
+        )
+        self._version_supported = self._gauge_with(
+            "zipnet_peer_version_supported",
+            "1 while another server's version goes with this one's, by its index.",
+            ("server",),
         )
         self.safe_mode = self._gauge_by_reason(
             "zipnet_safe_mode",
@@ -236,29 +211,91 @@ class NodeMetrics:
             "zipnet_tls_handshake_failures_total", "Transport handshakes that failed."
         )
 
+    def _declare_wall(self) -> None:
+        self.auth_failures = self._counter_by(
+            "service",
+            "zipnet_auth_failures_total",
+            "Callers who were not who they must be, by what they called.",
+        )
+        self.http_requests = self._counter_by(
+            "code", "zipnet_http_requests_total", "HTTP requests answered, by status code."
+        )
+        self.breaker_open = self._counter_by(
+            "target",
+            "zipnet_breaker_open_total",
+            "Times a breaker opened, by what it keeps from being asked.",
+        )
+        self._breaker_seconds = self._gauge_with(
+            "zipnet_breaker_open_seconds",
+            "For how long a target has been left alone; 0 while it is asked.",
+            ("target",),
+        )
+        self._request_latency = Histogram(
+            "zipnet_request_latency_seconds",
+            "Time in a request's handler, by route.",
+            (*NODE_LABELS, "route"),
+            registry=self.registry,
+            buckets=REQUEST_LATENCY_BUCKETS_S,
+        )
+        self._routes: dict[str, Histogram] = {}
+
+    def _declare_storage(self) -> None:
+        self.commit_latency = self._histogram(
+            "zipnet_commit_latency_seconds",
+            "From a command's proposal here to its place in the log.",
+            COMMIT_LATENCY_BUCKETS_S,
+        )
+        self.disk_free = self._gauge(
+            "zipnet_disk_free_bytes", "Room on the disk of the state folder; 0 without one."
+        )
+        self.disk_fsync = self._histogram(
+            "zipnet_disk_fsync_duration_seconds",
+            "Time to make a test block durable.",
+            REQUEST_LATENCY_BUCKETS_S,
+        )
+        self.wal_fsync_fail = self._counter(
+            "zipnet_wal_fsync_fail_total", "Writes that could not be made durable."
+        )
+        self.seq_gap_detected = self._counter(
+            "zipnet_seq_gap_detected_total", "Records that came before the ones they follow."
+        )
+        self.integrity_fail = self._counter_by(
+            "what",
+            "zipnet_integrity_fail_total",
+            "Things that did not prove what they claim to be, stored or received, by kind.",
+        )
+        self.bus_lagged = self._counter(
+            "zipnet_bus_lagged_total", "Subscribers let go because they fell behind the feed."
+        )
+
+    def _declare_expiry(self) -> None:
+        self.descriptor_expiry = self._gauge(
+            "zipnet_descriptor_expiry_timestamp_seconds", "When the descriptor in use ends."
+        )
+        self.certificate_expiry = self._gauge(
+            "zipnet_certificate_expiry_timestamp_seconds",
+            "When this node's transport certificate ends.",
+        )
+        self.evidence_expiry = self._gauge(
+            "zipnet_evidence_expiry_timestamp_seconds",
+            "When the quote this node shows lapses; 0 where it shows none.",
+        )
+
+    def version_supported(self, server: int, supported: bool) -> None:  # noqa: FBT001 - a gauge
+        """Show whether a server's version goes with this one's."""
+        self._version_supported.labels(*self._where, str(server)).set(supported)
+
     def clock_skew(self, server: int, seconds: float) -> None:
         """Show how far ahead a server's clock is."""
         self._clock_skew.labels(*self._where, str(server)).set(seconds)
 
-    def _bind(self, metric: _Metric) -> _Metric:
-        return metric.labels(*self._where)
+    def request_took(self, route: str, seconds: float) -> None:
+        """Count a request of a route, one of a bounded set."""
+        bound = self._routes.get(route)
+        if bound is None:
+            bound = self._routes[route] = self._request_latency.labels(*self._where, route)
+        bound.observe(seconds)
 
-    def _counter(self, name: str, text: str) -> Counter:
-        return self._bind(Counter(name, text, _LABELS, registry=self.registry))
-
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return self._bind(Gauge(name, text, _LABELS, registry=self.registry))
-
-    def _gauge_with(self, name: str, text: str, labels: tuple[str, ...]) -> Gauge:
-        return Gauge(name, text, (*_LABELS, *labels), registry=self.registry)
-
-    def _histogram(self, name: str, text: str) -> Histogram:
-        buckets = ROUND_DURATION_BUCKETS_S
-        return self._bind(Histogram(name, text, _LABELS, registry=self.registry, buckets=buckets))
-
-    def _counter_by_reason(self, name: str, text: str) -> CounterByReason:
-        counter = Counter(name, text, (*_LABELS, "reason"), registry=self.registry)
-        return CounterByReason(counter, *self._where)
-
-    def _gauge_by_reason(self, name: str, text: str) -> GaugeByReason:
-        return GaugeByReason(self._gauge_with(name, text, ("reason",)), *self._where)
+    def breaker_seconds(self, target: str, seconds: float) -> None:
+        """Show for how long a target has been left alone."""
+        self._breaker_seconds.labels(*self._where, target).set(seconds)
