@@ -34,6 +34,7 @@ __all__ = [
     "Refused",
     "RemoteProtocolError",
     "SafeMode",
+    "SlowPeerError",
     "StorageError",
     "TransportError",
     "TrustPolicyError",
@@ -184,6 +185,12 @@ class TransportError(ZipnetError):
 
     reason = "transport"
     retryable = True
+
+
+class SlowPeerError(TransportError):
+    """The other side of a link took longer than it may."""
+
+    reason = "slow_peer"
 
 
 class ConsensusError(ZipnetError):

@@ -120,6 +120,9 @@ class _Server:
 
     async def _serve(self, session: Session) -> None:
         async def handle(frame: Frame) -> Frame | None:
+            if frame.kind == Kind.SUBSCRIBE:
+                answer = await self.feed.subscribe(session, frame.payload)
+                return frame.answer(frame.kind, encode(answer))
             return frame.answer(frame.kind, encode(await self._answer(frame)))
 
         await self.feed.serve(session, handle)

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
-from starlette.applications import Starlette
+from prometheus_client import CollectorRegistry
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
 
+from zipnet.access.policy import Service
 from zipnet.errors import ConfigError, TransportError, ZipnetError
 from zipnet.gateway.history import History
 from zipnet.gateway.openapi import openapi
@@ -30,6 +30,9 @@ from zipnet.gateway.publishing import Publishing
 from zipnet.gateway.views import BroadcastPage, Member, Problem, Round, RoundPage, Status
 from zipnet.node.build import build_version
 from zipnet.node.http import HttpServer, serve_application
+from zipnet.node.wall import Wall, WallParts
+from zipnet.node.wall_http import walled_application
+from zipnet.observe.metrics import NodeMetrics
 from zipnet.sdk.publisher import Publisher
 from zipnet.sdk.reader import Reader
 from zipnet.settings.values import (
@@ -39,10 +42,12 @@ from zipnet.settings.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
+    from starlette.applications import Starlette
     from starlette.requests import Request
 
+    from zipnet.node.wall_http import HttpHandler
     from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.sdk.links import Trouble
 
@@ -235,22 +240,25 @@ class Gateway:
     # Routes -------------------------------------------------------------------------------------
 
     def _application(self) -> Starlette:
-        routes = [
-            Route("/", self._guarded(self._page)),
-            Route("/healthz", self._guarded(_healthz)),
-            Route("/readyz", self._guarded(self._readyz)),
-            Route("/openapi.json", self._guarded(self._openapi)),
-            Route("/v1/broadcasts", self._guarded(self._broadcasts)),
-            Route("/v1/rounds", self._guarded(self._rounds)),
-            Route("/v1/status", self._guarded(self._status)),
-        ]
+        routes: dict[str, HttpHandler] = {
+            "GET /": self._page,
+            "GET /healthz": _healthz,
+            "GET /readyz": self._readyz,
+            "GET /openapi.json": self._openapi,
+            "GET /v1/broadcasts": self._broadcasts,
+            "GET /v1/rounds": self._rounds,
+            "GET /v1/status": self._status,
+        }
         if self._publishing is not None:
-            routes.append(Route("/v1/publish", self._guarded(self._publish), methods=["POST"]))
-        return Starlette(routes=routes)
+            routes["POST /v1/publish"] = self._publish
+        metrics = NodeMetrics(
+            CollectorRegistry(), instance=self._descriptor.descriptor.name, role="gateway"
+        )
+        wall = Wall(Service.GATEWAY, WallParts(metrics))
+        guarded = {route: self._guarded(handler) for route, handler in routes.items()}
+        return walled_application(wall, guarded, headers=_HEADERS)
 
-    def _guarded(
-        self, route: Callable[[Request], Awaitable[Response]]
-    ) -> Callable[[Request], Awaitable[Response]]:
+    def _guarded(self, route: HttpHandler) -> HttpHandler:
         async def guarded(request: Request) -> Response:
             if not self._knows(request.headers.get("host", "")):
                 return _problem(421, "host", "this gateway does not answer to that name")
@@ -264,7 +272,6 @@ class Gateway:
                 answer = _problem(503, error.reason, str(error))
             except ZipnetError as error:
                 answer = _problem(502, error.reason, str(error))
-            answer.headers.update(_HEADERS)
             return answer
 
         return guarded

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import ipaddress
@@ -32,6 +33,7 @@ NOTICE = (
     "This gateway knows that you asked it to publish this message. "
     "To be anonymous towards it too, publish from your own machine."
 )
+_BODY_S = 5.0
 _MAX_BODY = 3 * 1024 * 1024
 _DECODER = msgspec.json.Decoder(PublishRequest)
 
@@ -55,7 +57,11 @@ class Publishing:
         refusal = self._refusal(request)
         if refusal is not None:
             return refusal
-        body = await _body(request)
+        try:
+            async with asyncio.timeout(_BODY_S):
+                body = await _body(request)
+        except TimeoutError:
+            return 503, Problem(error="timeout", text="the body took too long")
         if body is None:
             return 413, Problem(error="too_large", text=f"the body has over {_MAX_BODY} bytes")
         try:

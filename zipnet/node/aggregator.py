@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
+from zipnet.access.policy import Service
 from zipnet.errors import (
     AdmissionError,
     DuplicateIdentityError,
@@ -66,6 +67,7 @@ from zipnet.node.revocations import NodeRevocations
 from zipnet.node.uplink import deliver_aggregate
 from zipnet.node.upstream import Upstream
 from zipnet.node.version import version_facts
+from zipnet.node.wall import Wall, WallParts
 from zipnet.observe.health import Health
 from zipnet.observe.log import get_logger
 from zipnet.observe.metrics import NodeMetrics
@@ -164,6 +166,11 @@ class Aggregator:
         self._capabilities = SessionCapabilities(
             settings.access, self._descriptor.group, self._revocations.book, time.time
         )
+        self._wall_parts = WallParts(
+            self.metrics,
+            capabilities=self._capabilities,
+            is_revoked=self._revocations.book.has_peer,
+        )
         self._tail = RecordTail(self._descriptor)
         self._transports = self._make_transports()
         self._refusing: set[ServerIndex | None] = set()
@@ -178,7 +185,6 @@ class Aggregator:
             next_sequence=lambda: self._tail.next_sequence or 0,
             last_record=lambda: self._tail.last_bytes,
             open_round=self._open_round,
-            check=self._capabilities.check,
         )
         self._routes = AggregatorRoutes(
             params=self._descriptor.params,
@@ -187,8 +193,8 @@ class Aggregator:
             step=self._step,
             read_records=self._read_records,
             next_sequence=lambda: self._tail.next_sequence or 0,
-            metrics=self.metrics,
             capabilities=self._capabilities,
+            wall=Wall(Service.AGGREGATOR, self._wall_parts),
         )
 
     # -- parts -----------------------------------------------------------------------------
@@ -217,6 +223,7 @@ class Aggregator:
             transport=self._dialling,
             tail=self._tail,
             sink=self,
+            wall=Wall(Service.UPSTREAM, self._wall_parts),
             first=self._settings.identity.peer_id[0],
         )
 

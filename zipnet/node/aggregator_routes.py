@@ -1,8 +1,8 @@
-"""What an aggregator answers, to whom: one table, deny by default.
+"""What an aggregator answers; who may ask, and how much, is the wall's (``zipnet.node.wall``).
 
 Rules:
 
-1. A request is looked up by kind; the role the peer proved in the handshake must be listed for it.
+1. Every handler stands behind the wall; one without a policy cannot be registered.
 2. The payload is parsed by the strict codec before anything else happens.
 3. A submission ends in ``Accepted`` or in a refusal with the machine's reason.
 4. One submission of a session may wait for its round to open, for at most a second.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from zipnet.errors import AdmissionError, RemoteProtocolError, TransportError, VerificationError
@@ -28,7 +27,6 @@ from zipnet.machines.aggregator_effects import (
 from zipnet.protocol.aggregate import decode_aggregate
 from zipnet.protocol.envelope import Envelope
 from zipnet.protocol.ids import Digest, RegistryIndex, RoundNumber
-from zipnet.transport.session import Role
 from zipnet.wire.messages import (
     Accepted,
     GetRecords,
@@ -38,27 +36,25 @@ from zipnet.wire.messages import (
     SubmitAggregate,
     SubmitEnvelope,
     decode,
-    encode,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from zipnet.machines.aggregator import AggregatorMachine
     from zipnet.machines.aggregator_effects import Event
     from zipnet.node.capabilities import SessionCapabilities
     from zipnet.node.feed import Feed, ReadRecords
-    from zipnet.observe.metrics import NodeMetrics
+    from zipnet.node.wall import Wall
     from zipnet.protocol.ids import PeerId
     from zipnet.protocol.params import RoundParams
     from zipnet.transport.session import Session
-    from zipnet.wire.frames import Frame
 
 __all__ = ["AggregatorRoutes"]
 
 _WAIT_FOR_ROUND_S = 1.0
 _MAX_READS = 4
 _MAX_AHEAD = 2
-
-_Route = Callable[["Session", bytes], Awaitable[Message]]
 
 
 class AggregatorRoutes:
@@ -71,8 +67,8 @@ class AggregatorRoutes:
         step: Feeds an event to the machine and returns its answer to a submission.
         read_records: Where records are read from.
         next_sequence: Sequence number the next record will have.
-        metrics: Where refusals are counted.
         capabilities: What sessions showed.
+        wall: What stands before all of it.
     """
 
     def __init__(
@@ -84,8 +80,8 @@ class AggregatorRoutes:
         step: Callable[[Event], Accept | Refuse | None],
         read_records: ReadRecords,
         next_sequence: Callable[[], int],
-        metrics: NodeMetrics,
         capabilities: SessionCapabilities,
+        wall: Wall,
     ) -> None:
         self._params = params
         self._machine = machine
@@ -93,19 +89,19 @@ class AggregatorRoutes:
         self._step = step
         self._read_records = read_records
         self._next_sequence = next_sequence
-        self._metrics = metrics
-        self._capabilities = capabilities
         self._tickets = itertools.count()
         self._opened = asyncio.Event()
         self._waiting: set[Session] = set()
         self._reads = asyncio.Semaphore(_MAX_READS)
-        # Every request an aggregator knows, and the roles that may make it.
-        self._routes: dict[int, tuple[frozenset[Role], _Route]] = {
-            Kind.SUBMIT_ENVELOPE: (frozenset({Role.CLIENT}), self._submit_envelope),
-            Kind.SUBMIT_AGGREGATE: (frozenset({Role.AGGREGATOR}), self._submit_aggregate),
-            Kind.GET_RECORDS: (frozenset(Role), self._get_records),
-            Kind.PRESENT_CAPABILITY: (frozenset(Role), capabilities.present),
-        }
+        self._routes = wall.routes(
+            {
+                Kind.SUBSCRIBE: feed.subscribe,
+                Kind.SUBMIT_ENVELOPE: self._submit_envelope,
+                Kind.SUBMIT_AGGREGATE: self._submit_aggregate,
+                Kind.GET_RECORDS: self._get_records,
+                Kind.PRESENT_CAPABILITY: capabilities.present,
+            }
+        )
 
     def round_opened(self) -> None:
         """Wake what waits for a round to open."""
@@ -114,10 +110,7 @@ class AggregatorRoutes:
 
     async def serve(self, session: Session) -> None:
         """Serve one session to its end."""
-
-        async def handle(frame: Frame) -> Frame | None:
-            return await self._handle(session, frame)
-
+        handle = self._routes.handler(session)
         peer = session.peer.peer_id
         if peer is None:
             await self._feed.serve(session, handle)
@@ -127,18 +120,6 @@ class AggregatorRoutes:
             await self._feed.serve(session, handle)
         finally:
             self._step(PeerGone(peer))
-
-    async def _handle(self, session: Session, frame: Frame) -> Frame | None:
-        roles, route = self._routes.get(frame.kind, (frozenset[Role](), None))
-        try:
-            if route is None or session.peer.role not in roles or frame.request_id == 0:
-                raise AdmissionError("this request is not served here", code="not_allowed")
-            self._capabilities.check(session, frame.kind)
-            answer = await route(session, frame.payload)
-        except AdmissionError as error:
-            self._metrics.rejected.inc(error.code)
-            raise
-        return frame.answer(frame.kind, encode(answer))
 
     # -- submissions -----------------------------------------------------------------------
 

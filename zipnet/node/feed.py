@@ -27,6 +27,7 @@ from zipnet.errors import TransportError, ZipnetError
 from zipnet.wire.frames import CloseCode, Frame
 from zipnet.wire.messages import (
     Kind,
+    Message,
     RecordSealed,
     RoundAborted,
     RoundOpened,
@@ -128,7 +129,6 @@ class Feed:
         first_sequence: Sequence number of the oldest record there is; older ones are passed over.
         last_record: The newest record's bytes.
         open_round: The signed header of the round that is open now.
-        check: Raises the refusal of a session that may not subscribe.
         limits: Bounds of each subscriber.
     """
 
@@ -140,7 +140,6 @@ class Feed:
         last_record: Callable[[], bytes | None],
         open_round: Callable[[], bytes | None],
         first_sequence: Callable[[], int] = lambda: 0,
-        check: Callable[[Session, int], None] = lambda _session, _kind: None,
         limits: FeedLimits = DEFAULT_FEED_LIMITS,
     ) -> None:
         self._read_records = read_records
@@ -148,7 +147,6 @@ class Feed:
         self._first_sequence = first_sequence
         self._last_record = last_record
         self._open_round = open_round
-        self._check = check
         self._limits = limits
         self._subscribers: dict[Session, _Subscriber] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -190,36 +188,42 @@ class Feed:
     # -- serving ---------------------------------------------------------------------------
 
     async def serve(self, session: Session, handler: FrameHandler) -> None:
-        """Serve a session to its end: ``SUBSCRIBE`` here, everything else by ``handler``."""
+        """Serve a session to its end by ``handler``; ``SUBSCRIBE`` is for :meth:`subscribe`.
+
+        Args:
+            session: It may subscribe while it is served here.
+            handler: Takes its frames.
+        """
         subscriber = _Subscriber(session, self._limits)
         self._subscribers[session] = subscriber
-
-        async def handle(frame: Frame) -> Frame | None:
-            if frame.kind == Kind.SUBSCRIBE and frame.request_id:
-                return self._on_subscribe(subscriber, frame)
-            return await handler(frame)
-
         try:
             async with asyncio.TaskGroup() as group:
                 pushing = group.create_task(self._push_all(subscriber))
-                await session.serve(handle)
+                await session.serve(handler)
                 pushing.cancel()
         finally:
             self._subscribers.pop(session, None)
 
-    def _on_subscribe(self, subscriber: _Subscriber, frame: Frame) -> Frame:
-        self._check(subscriber.session, frame.kind)
-        request = decode(frame.payload, Subscribe)
+    async def subscribe(self, session: Session, payload: bytes) -> Message:
+        """Give a session that is served here what it asks for from now on.
+
+        Raises:
+            RemoteProtocolError: When the payload is no such request.
+            TransportError: When the session fell behind and is being closed.
+        """
+        subscriber = self._subscribers.get(session)
+        if subscriber is None:
+            raise TransportError("this session is being closed")
+        request = decode(payload, Subscribe)
         following = self._next_sequence()
         asked = following if request.from_sequence is None else request.from_sequence
         start = min(asked, following)
         subscriber.restart(start, live=start == following)
-        answer = Subscribed(
+        return Subscribed(
             next_sequence=following,
             last_record=self._last_record(),
             open_round=self._open_round(),
         )
-        return frame.answer(Kind.SUBSCRIBE, encode(answer))
 
     async def _push_all(self, subscriber: _Subscriber) -> None:
         try:

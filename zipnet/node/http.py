@@ -4,7 +4,9 @@ Rules:
 
 1. ``/healthz`` says that the process answers, nothing more. ``/readyz`` is 200 when every
    condition holds, else 503; its body lists the failed conditions with their reasons.
-2. Requests are not logged and there is no server header. Connections are few and short-lived.
+2. Every path stands behind the wall (``zipnet.node.wall_http``), and a connection that has sent no
+   request in time is closed. Requests are not logged and there is no server header. Connections
+   are few and short-lived.
 3. The web server lives in the caller's event loop, captures no signals, and stops with
    :meth:`HttpServer.close`.
 """
@@ -16,19 +18,26 @@ import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import h11
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from zipnet.access.bounds import DEFAULT_BOUNDS
+from zipnet.access.policy import Service
 from zipnet.errors import ConfigError
+from zipnet.node.wall import Wall, WallParts
+from zipnet.node.wall_http import walled_application
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from starlette.applications import Starlette
     from starlette.requests import Request
 
+    from zipnet.access.bounds import WallBounds
+    from zipnet.node.wall_http import HttpHandler
     from zipnet.observe.health import Health
     from zipnet.observe.metrics import NodeMetrics
 
@@ -88,6 +97,7 @@ async def serve_http(
     health: Health,
     metrics: NodeMetrics,
     version: Mapping[str, str],
+    bounds: WallBounds = DEFAULT_BOUNDS,
 ) -> HttpServer:
     """Bind and serve; returns once the port answers.
 
@@ -97,12 +107,16 @@ async def serve_http(
         health: What ``/readyz`` reports.
         metrics: Whose registry ``/metrics`` shows.
         version: What ``/version`` shows.
+        bounds: How much callers may have.
 
     Raises:
         ConfigError: When the address cannot be bound; names it and the setting.
     """
-    application = _application(health, metrics.registry, dict(version))
-    return await serve_application(host, port, application, setting="METRICS")
+    wall = Wall(Service.HTTP, WallParts(metrics, bounds=bounds))
+    application = walled_application(wall, _routes(health, metrics.registry, dict(version)))
+    return await serve_application(
+        host, port, application, setting="METRICS", first_bytes_s=bounds.first_bytes_s
+    )
 
 
 async def serve_application(
@@ -112,6 +126,7 @@ async def serve_application(
     *,
     setting: str,
     max_connections: int = _MAX_CONNECTIONS,
+    first_bytes_s: float = DEFAULT_BOUNDS.first_bytes_s,
 ) -> HttpServer:
     """Bind and serve an application; returns once the port answers.
 
@@ -121,6 +136,7 @@ async def serve_application(
         application: What to serve.
         setting: What named the address, for the error.
         max_connections: Connections at once; further ones get 503.
+        first_bytes_s: Time until a connection has sent a request's head; then it is closed.
 
     Raises:
         ConfigError: When the address cannot be bound; names it and the setting.
@@ -136,7 +152,7 @@ async def serve_application(
         proxy_headers=False,
         lifespan="off",
         loop="none",
-        http="h11",
+        http=_impatient(first_bytes_s),
         ws="none",
         limit_concurrency=max_connections,
         timeout_keep_alive=_KEEP_ALIVE_S,
@@ -174,7 +190,39 @@ def _bind(host: str, port: int, setting: str) -> socket.socket:
     return listening
 
 
-def _application(health: Health, registry: CollectorRegistry, version: dict[str, str]) -> Starlette:
+def _impatient(first_bytes_s: float) -> type[H11Protocol]:
+    """Return uvicorn's protocol with a bound it lacks: on the time until a request is there."""
+
+    class Impatient(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._deadline = self._arm()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.conn.their_state is not h11.IDLE:
+                self._disarm()
+            elif self._deadline is None and self.conn.trailing_data[0]:
+                self._deadline = self._arm()  # a further request has begun
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._disarm()
+            super().connection_lost(exc)
+
+        def _arm(self) -> asyncio.TimerHandle | None:
+            return asyncio.get_running_loop().call_later(first_bytes_s, self.transport.close)
+
+        def _disarm(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._deadline = None
+
+    return Impatient
+
+
+def _routes(
+    health: Health, registry: CollectorRegistry, version: dict[str, str]
+) -> dict[str, HttpHandler]:
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
@@ -190,11 +238,9 @@ def _application(health: Health, registry: CollectorRegistry, version: dict[str,
     async def show_metrics(_: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(
-        routes=[
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/version", show_version),
-            Route("/metrics", show_metrics),
-        ]
-    )
+    return {
+        "GET /healthz": healthz,
+        "GET /readyz": readyz,
+        "GET /version": show_version,
+        "GET /metrics": show_metrics,
+    }

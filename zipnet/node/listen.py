@@ -26,9 +26,12 @@ from zipnet.errors import (
     AdmissionError,
     ConfigError,
     DuplicateIdentityError,
+    RemoteProtocolError,
+    SlowPeerError,
     TransportError,
     ZipnetError,
 )
+from zipnet.node.wall import is_auth_failure
 from zipnet.observe.log import get_logger
 from zipnet.transport.dial import refusal_code
 from zipnet.transport.session import Role, accept
@@ -187,8 +190,8 @@ class NodeListener:
                 deadline_s=self._limits.handshake_deadline_s,
             )
         except ZipnetError as error:
-            self._count_refused(refusal_code(error))
-            _log.info("peer_refused", reason=refusal_code(error), error=str(error))
+            self._count_refused(_reason_of(error))
+            _log.info("peer_refused", reason=_reason_of(error), error=str(error))
             return
         finally:
             self._handshakes -= 1
@@ -196,6 +199,8 @@ class NodeListener:
 
     def _count_refused(self, reason: str) -> None:
         self._metrics.rejected.inc(reason)
+        if is_auth_failure(reason):
+            self._metrics.auth_failures.inc("handshake")
         if self._on_refused is not None:
             self._on_refused(reason)
 
@@ -214,8 +219,11 @@ class NodeListener:
             await session.close()
 
     def _note_dropped(self, session: Session) -> None:
-        """Count a bond that dropped because the peer's evidence did."""
+        """Count a link the peer lost: by breaking the rules, or with its evidence."""
         ended = session.ended_by
+        if isinstance(ended, RemoteProtocolError | SlowPeerError):
+            self._count_refused(_reason_of(ended))
+            _log.info("peer_refused", reason=_reason_of(ended), error=str(ended))
         if isinstance(ended, AdmissionError):
             self._count_refused(ended.code)
             _log.warning("bond_dropped", reason=ended.code, error=str(ended))
@@ -307,6 +315,16 @@ class NodeListener:
                 self._confirmed[key] = session
         else:
             await session.close(code=CloseCode.IDLE, reason="no answer to a ping")
+
+
+def _reason_of(error: ZipnetError) -> str:
+    """Return the code of a refusal; a broken rule of the wire has the name of its close code."""
+    if not isinstance(error, RemoteProtocolError):
+        return refusal_code(error)
+    try:
+        return CloseCode(error.code).name.lower()
+    except ValueError:
+        return error.reason
 
 
 def _is_live(session: Session) -> bool:

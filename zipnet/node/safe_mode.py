@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry
 
+from zipnet.access.policy import Service
 from zipnet.errors import AdmissionError, SafeMode, StorageError
 from zipnet.node.build import build_commit, build_version
 from zipnet.node.feed import Feed
@@ -30,13 +31,14 @@ from zipnet.node.http import serve_http
 from zipnet.node.listen import NodeListener
 from zipnet.node.mesh import CommitteeMesh
 from zipnet.node.record_keeper import RecordKeeper
+from zipnet.node.wall import Wall, WallParts
 from zipnet.observe.health import Health
 from zipnet.observe.log import get_logger
 from zipnet.observe.metrics import NodeMetrics
 from zipnet.storage.marker import SafeModeNote
 from zipnet.storage.records import RecordLog
 from zipnet.transport.session import Role, Session
-from zipnet.wire.messages import GetRecords, Kind, Records, decode, encode
+from zipnet.wire.messages import GetRecords, Kind, Message, Records, decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
     from zipnet.ports import Transport
     from zipnet.settings import ServerSettings
     from zipnet.transport.session import SessionTerms
-    from zipnet.wire.frames import Frame
 
 __all__ = ["cause_of", "is_failed_write", "note_of", "serve_readers_only"]
 
@@ -193,20 +194,19 @@ class _Reading:
             last_record=lambda: self._keeper.last_bytes,
             open_round=lambda: None,
         )
-        self._rejected = metrics.rejected
+        wall = Wall(Service.SAFE_MODE, WallParts(metrics))
+        self._routes = wall.routes(
+            {Kind.SUBSCRIBE: self._feed.subscribe, Kind.GET_RECORDS: self._get_records}
+        )
         if self._keeper.last is not None:
             metrics.record_sequence.set(self._keeper.last.sequence)
             opened_ms = self._keeper.last.record.content.header.opened_at_ms
             metrics.last_record_timestamp.set(min(opened_ms / 1000, time.time()))
 
     async def serve(self, session: Session) -> None:
-        await self._feed.serve(session, self._handle)
+        await self._feed.serve(session, self._routes.handler(session))
 
-    async def _handle(self, frame: Frame) -> Frame | None:
-        if frame.kind != Kind.GET_RECORDS:
-            self._rejected.inc(_CODE)
-            raise AdmissionError("this server is in safe mode: it serves records only", code=_CODE)
-        request = decode(frame.payload, GetRecords)
+    async def _get_records(self, _session: Session, payload: bytes) -> Message:
+        request = decode(payload, GetRecords)
         found = await self._keeper.read(request.from_sequence, request.limit)
-        answer = Records(records=found, next_sequence=self._keeper.next_sequence)
-        return frame.answer(frame.kind, encode(answer))
+        return Records(records=found, next_sequence=self._keeper.next_sequence)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
+from zipnet.access.policy import Service
 from zipnet.errors import (
     DuplicateIdentityError,
     StorageError,
@@ -59,6 +60,7 @@ from zipnet.node.server_state import (
 )
 from zipnet.node.settings_guard import require_not_older
 from zipnet.node.version import version_facts
+from zipnet.node.wall import Wall, WallParts
 from zipnet.observe.health import Health
 from zipnet.observe.log import get_logger
 from zipnet.observe.metrics import NodeMetrics
@@ -315,12 +317,17 @@ class _Server:
             first_sequence=lambda: self.keeper.first_sequence,
             last_record=lambda: self.keeper.last_bytes,
             open_round=lambda: _signed_bytes(machine),
-            check=capabilities.check,
         )
         self.keeper.attach(self.feed)
         self.machine = machine
         self.acts = ServerActs(parts)
-        self.routes = ServerRoutes(parts, self.acts, self.keeper, self.feed)
+        self._wall_parts = WallParts(
+            self.metrics,
+            capabilities=capabilities,
+            is_revoked=self.revocations.book.has_peer,
+        )
+        wall = Wall(Service.SERVER, self._wall_parts)
+        self.routes = ServerRoutes(parts, self.acts, self.keeper, self.feed, wall)
         self.driver = ServerDriver(
             machine,
             self.acts,

@@ -1,8 +1,8 @@
-"""What a committee server answers, to whom: one table, deny by default.
+"""What a committee server answers; who may ask, and how much, is the wall's (``zipnet.node.wall``).
 
 Rules:
 
-1. A request is looked up by kind; the role the peer proved in the handshake must be listed for it.
+1. Every handler stands behind the wall; one without a policy cannot be registered.
 2. The payload is parsed by the strict codec before anything else happens.
 3. A refusal carries a stable code and says nothing about state.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from zipnet.errors import AdmissionError, ConsensusError, RemoteProtocolError, VerificationError
@@ -47,7 +46,6 @@ from zipnet.wire.messages import (
     SubmitAggregate,
     TakeSeat,
     decode,
-    encode,
 )
 
 if TYPE_CHECKING:
@@ -55,17 +53,11 @@ if TYPE_CHECKING:
     from zipnet.node.record_keeper import RecordKeeper
     from zipnet.node.server_acts import ServerActs
     from zipnet.node.server_parts import ServerParts
-    from zipnet.wire.frames import Frame
+    from zipnet.node.wall import Wall
 
 __all__ = ["ServerRoutes"]
 
 _REGISTRATION_TIMEOUT_S = 4.0
-_ALL = frozenset(Role)
-_NODES = frozenset({Role.SERVER, Role.AGGREGATOR})
-_CLIENTS = frozenset({Role.CLIENT})
-_SERVERS = frozenset({Role.SERVER})
-
-_Route = Callable[[Session, bytes], Awaitable[Message | None]]
 
 
 class ServerRoutes:
@@ -76,40 +68,40 @@ class ServerRoutes:
         acts: Takes blobs, aggregates and registrations.
         keeper: Serves records.
         feed: Serves subscriptions.
+        wall: What stands before all of it.
     """
 
     def __init__(
-        self, parts: ServerParts, acts: ServerActs, keeper: RecordKeeper, feed: Feed
+        self, parts: ServerParts, acts: ServerActs, keeper: RecordKeeper, feed: Feed, wall: Wall
     ) -> None:
         self._parts = parts
         self._acts = acts
         self._keeper = keeper
         self._feed = feed
         self._log = get_logger()
-        # Every request this server knows, and the roles that may make it.
-        self._routes: dict[int, tuple[frozenset[Role], _Route]] = {
-            Kind.PRESENT_CAPABILITY: (_ALL - _SERVERS, parts.capabilities.present),
-            Kind.GET_RECORDS: (_ALL, self._get_records),
-            Kind.GET_CROWD: (_ALL, self._get_crowd),
-            Kind.GET_KEM_KEYS: (_CLIENTS, self._get_kem_keys),
-            Kind.REGISTER: (_CLIENTS, self._register),
-            Kind.GET_CLOCK: (_SERVERS, self._get_clock),
-            Kind.GET_KEM_EVIDENCE: (_SERVERS, self._get_kem_evidence),
-            Kind.GET_REGISTRY: (_NODES, self._get_registry),
-            Kind.SUBMIT_AGGREGATE: (frozenset({Role.AGGREGATOR}), self._submit_aggregate),
-            Kind.GET_BLOB: (_SERVERS, self._get_blob),
-            Kind.PUT_BLOB: (_SERVERS, self._put_blob),
-            Kind.REVOKED: (_SERVERS, self._revoked),
-            Kind.CONSENSUS: (_SERVERS, self._consensus),
-            Kind.SEAT: (_SERVERS, self._seat),
-        }
+        self._routes = wall.routes(
+            {
+                Kind.SUBSCRIBE: feed.subscribe,
+                Kind.PRESENT_CAPABILITY: parts.capabilities.present,
+                Kind.GET_RECORDS: self._get_records,
+                Kind.GET_CROWD: self._get_crowd,
+                Kind.GET_KEM_KEYS: self._get_kem_keys,
+                Kind.REGISTER: self._register,
+                Kind.GET_CLOCK: self._get_clock,
+                Kind.GET_KEM_EVIDENCE: self._get_kem_evidence,
+                Kind.GET_REGISTRY: self._get_registry,
+                Kind.SUBMIT_AGGREGATE: self._submit_aggregate,
+                Kind.GET_BLOB: self._get_blob,
+                Kind.PUT_BLOB: self._put_blob,
+                Kind.REVOKED: self._revoked,
+                Kind.CONSENSUS: self._consensus,
+                Kind.SEAT: self._seat,
+            }
+        )
 
     async def serve(self, session: Session) -> None:
         """Serve one session to its end."""
-
-        async def handle(frame: Frame) -> Frame | None:
-            return await self._handle(session, frame)
-
+        handle = self._routes.handler(session)
         peer, watched = session.peer, self._parts.client_evidence
         if watched is not None and peer.evidence is not None and peer.peer_id is not None:
             watched.seen(peer.peer_id, peer.evidence.not_after)
@@ -127,19 +119,6 @@ class ServerRoutes:
         server = None if peer is None else self._parts.descriptor.server_index(peer)
         if server is not None:
             self._parts.mesh.expect(server)
-
-    async def _handle(self, session: Session, frame: Frame) -> Frame | None:
-        roles, route = self._routes.get(frame.kind, (frozenset(), None))
-        if route is None or session.peer.role not in roles:
-            self._parts.metrics.rejected.inc("not_allowed")
-            raise AdmissionError("this request is not served to this role", code="not_allowed")
-        try:
-            self._parts.capabilities.check(session, frame.kind)
-            answer = await route(session, frame.payload)
-        except AdmissionError as error:
-            self._parts.metrics.rejected.inc(error.code)
-            raise
-        return None if answer is None else frame.answer(frame.kind, encode(answer))
 
     # -- everybody -----------------------------------------------------------------------------
 

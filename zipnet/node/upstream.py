@@ -17,7 +17,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
-from zipnet.errors import RemoteProtocolError, TransportError, VerificationError, ZipnetError
+from zipnet.access.principal import PrincipalKind, local_principal
+from zipnet.errors import (
+    AdmissionError,
+    RemoteProtocolError,
+    TransportError,
+    VerificationError,
+    ZipnetError,
+)
 from zipnet.observe.log import get_logger
 from zipnet.protocol.header import SignedHeader
 from zipnet.protocol.ids import RoundNumber, ServerIndex
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zipnet.node.record_tail import RecordTail
+    from zipnet.node.wall import Wall
     from zipnet.ports import Transport
     from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.record import VerifiedRecord
@@ -52,6 +60,7 @@ __all__ = ["Upstream", "UpstreamSink"]
 _PAUSE_S = 0.05
 _MAX_PAUSE_S = 2.0
 _SETTLED_S = 5.0
+_TAKEN = (Kind.ROUND_OPENED, Kind.RECORD_SEALED, Kind.ROUND_ABORTED, Kind.REVOKED)
 _log = get_logger(__name__)
 
 
@@ -105,6 +114,7 @@ class Upstream:
         transport: Engine to dial with.
         tail: The verified records.
         sink: Who is told.
+        wall: What stands before what servers push.
         first: Server to try first; spreads aggregators over servers.
     """
 
@@ -117,10 +127,13 @@ class Upstream:
         transport: Transport,
         tail: RecordTail,
         sink: UpstreamSink,
+        wall: Wall,
         first: int = 0,
     ) -> None:
         self._tail = tail
         self._sink = sink
+        wall.require(_TAKEN)
+        self._wall = wall
         self._turn = first % len(endpoints)
         self._source: ServerIndex | None = None
         self._lost = asyncio.Event()
@@ -276,11 +289,25 @@ class Upstream:
             await self._take_record(stands.last_record)
 
     def _handler_of(self, server: ServerIndex) -> Callable[[Frame], Awaitable[Frame | None]]:
-        async def handle(frame: Frame) -> Frame | None:
+        principal = local_principal(PrincipalKind.SERVER, str(server))
+
+        async def take(frame: Frame) -> None:
             if frame.kind == Kind.REVOKED:  # whichever server says it first
                 await self._sink.on_revoked(decode(frame.payload, Revoked).statements)
             elif self._source == server:
                 await self._on_push(frame, server)
+
+        async def handle(frame: Frame) -> Frame | None:
+            size, push = len(frame.payload), frame.request_id == 0
+            try:
+                await self._wall.pass_through(
+                    principal, frame.kind, size, lambda: take(frame), push=push
+                )
+            except AdmissionError as error:
+                if not push:
+                    raise
+                if self._source == server:
+                    self.distrust(error.code)
             return None
 
         return handle

@@ -146,12 +146,17 @@ class Session:
         peer: What the handshake proved about the other side.
         limits: Bounds of this session.
         bond: Evidence to keep fresh; None where the group asks for none.
+
+    Attributes:
+        peer: What the handshake proved about the other side.
+        on_overload: Told of each request that was refused for being one too many (rule 2).
     """
 
     def __init__(
         self, connection: Connection, peer: PeerFacts, limits: Limits, bond: Bond | None = None
     ) -> None:
         self.peer = peer
+        self.on_overload: Callable[[], None] = lambda: None
         self._bond = bond
         self._connection = connection
         self._limits = limits
@@ -340,6 +345,7 @@ class Session:
         size = len(frame.payload)
         full = len(self._open) >= self._limits.max_in_flight
         if full or (self._open and self._open_bytes + size > self._limits.max_in_flight_bytes):
+            self.on_overload()
             await self._refuse(frame, AdmissionError("too many requests", code="overloaded"))
             return
         self._open_bytes += size

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from zipnet.access.capability import CapabilityRole
 from zipnet.access.minting import attenuate_capability, issuer_key, mint_capability
+from zipnet.access.policy import Service
 from zipnet.access.revoked import RevokedBook
 from zipnet.access.terms import AccessTerms
 from zipnet.access.verbs import VERBS
@@ -25,6 +26,7 @@ from zipnet.errors import AdmissionError, ConfigError
 from zipnet.node.admin import SOCKET_NAME, AdminDesk, AdminSocket
 from zipnet.node.admin_client import call_admin
 from zipnet.node.audit import AuditTrail
+from zipnet.node.wall import Wall, WallParts
 from zipnet.observe.metrics import NodeMetrics
 from zipnet.protocol.ids import GroupId, PeerId
 from zipnet.protocol.revocation import Revocation, RevokedKind
@@ -120,7 +122,7 @@ class World:
         terms = AccessTerms((issuer(),) if with_issuer else ())
         desk = AdminDesk(
             self.verbs, terms=terms, group=GROUP, node=NODE, revoked=self.book, audit=self.trail,
-            wall=lambda: self.now,
+            wall=Wall(Service.ADMIN, WallParts(self.metrics)), clock=lambda: self.now,
         )  # fmt: skip
         self.socket = AdminSocket(
             folder, uids=uids, desk=desk, metrics=self.metrics, audit=self.trail

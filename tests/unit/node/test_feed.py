@@ -121,11 +121,12 @@ class Stage:
 async def staged(limits: FeedLimits | None = None) -> AsyncIterator[Stage]:
     source = Source(limits or FeedLimits(replay_page=3, replay_retry_s=0.01))
 
-    async def refuse(_frame: Frame) -> Frame | None:
-        return None
-
     async def serve(session: Session) -> None:
-        await source.feed.serve(session, refuse)
+        async def handle(frame: Frame) -> Frame | None:
+            answer = await source.feed.subscribe(session, frame.payload)
+            return frame.answer(frame.kind, encode(answer))
+
+        await source.feed.serve(session, handle)
 
     node = NodeListener(
         terms=terms_of(COMMITTEE, SERVER, Role.SERVER),

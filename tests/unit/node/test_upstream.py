@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from tests.harness.committee import HarnessCommittee
 from tests.harness.fake_network import free_port
-from tests.harness.fake_server import FakeServers, terms_of, tls_of
+from tests.harness.fake_server import FakeServers, new_metrics, terms_of, tls_of
+from zipnet.access.policy import Service
 from zipnet.errors import AdmissionError, ZipnetError
 from zipnet.node.record_tail import RecordTail
 from zipnet.node.upstream import Upstream
+from zipnet.node.wall import Wall, WallParts
 from zipnet.settings.values import Endpoint
 from zipnet.transport.session import Role
 from zipnet.wire.frames import Frame
@@ -98,6 +100,7 @@ class Following:
             transport=tls_of(committee, root),
             tail=RecordTail(committee.descriptor),
             sink=self.sink,
+            wall=Wall(Service.UPSTREAM, WallParts(new_metrics())),
         )
 
     def script(self, index: int, answer: Answer) -> None:
