@@ -87,7 +87,12 @@ def _config(epoch: int) -> ImageConfig:
         architecture=_ARCHITECTURES.get(machine, machine),
         created=datetime.fromtimestamp(epoch, UTC).isoformat().replace("+00:00", "Z"),
         entrypoint=("/usr/bin/zipnet",),
-        environment=("PATH=/usr/bin", "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1"),
+        environment=(
+            "PATH=/usr/bin",
+            "LANG=C.UTF-8",
+            "PYTHONDONTWRITEBYTECODE=1",
+            *_build_facts(epoch),
+        ),
         labels={
             "org.opencontainers.image.title": "zipnet",
             "org.opencontainers.image.description": "Anonymous broadcast node, both roles",
@@ -95,6 +100,16 @@ def _config(epoch: int) -> ImageConfig:
             "org.opencontainers.image.revision": _git("rev-parse", "HEAD") or "unknown",
         },
     )
+
+
+def _build_facts(epoch: int) -> list[str]:
+    """Tell what runs in the image which commit it is, and how old it and its inputs are."""
+    facts = {
+        "ZIPNET_BUILD_COMMIT": _git("rev-parse", "HEAD"),
+        "ZIPNET_BUILD_TIME": str(epoch),
+        "ZIPNET_INPUTS_TIME": _git("log", "-1", "--format=%ct", "--", "requirements/node.txt"),
+    }
+    return [f"{name}={value}" for name, value in facts.items() if value]
 
 
 def _epoch() -> int:

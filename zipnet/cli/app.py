@@ -33,6 +33,7 @@ VERBS = {
     "keygen": "zipnet.cli.keygen",
     "descriptor": "zipnet.cli.descriptor",
     "config": "zipnet.cli.config",
+    "check": "zipnet.cli.check",
     "safe-mode": "zipnet.cli.safe_mode",
     "audit": "zipnet.cli.audit",
     "archive": "zipnet.cli.archive",

@@ -73,6 +73,7 @@ def gateway(
     otherwise in so many words. Runs until SIGTERM or Ctrl-C.
     """
     from zipnet.gateway import GatewayOptions
+    from zipnet.posture import Subject, examine, probe_host, require_posture
 
     flags: dict[str, object] = {
         "descriptor": descriptor,
@@ -89,6 +90,10 @@ def gateway(
     settings = load_gateway(flags, os.environ, config)
     for warning in settings.warnings:
         output.note(f"warning: {warning}")
+    if settings.is_production:
+        require_posture(
+            examine(Subject(settings, probe_host(settings), starting=True), "production")
+        )
     options = GatewayOptions(
         listen=settings.gateway,
         transport=settings.transport,

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 from zipnet.errors import ConfigError
 from zipnet.node.process_memory import forbid_core_files, seal_memory
 from zipnet.node.sandbox import confine
+from zipnet.node.sole_use import hold_secrets
 from zipnet.observe.log import configure_logging, get_logger
+from zipnet.posture import Subject, examine, probe_host, require_posture
+from zipnet.posture.subject import State
 from zipnet.settings.types import ServerSettings
 
 if TYPE_CHECKING:
@@ -38,7 +41,8 @@ def run_service(
         node: Runs until the event it is given is set.
 
     Raises:
-        ConfigError: When production would write the traffic keys to a file.
+        ConfigError: When production would write the traffic keys to a file, or its posture does
+            not hold.
     """
     prepare_process(
         service, settings.instance, role, nodes=[settings], log_level=settings.log_level
@@ -68,7 +72,8 @@ def prepare_process(
         stream: Where logs go; standard output when None.
 
     Raises:
-        ConfigError: When production would write the traffic keys to a file.
+        ConfigError: When production would write the traffic keys to a file, or its posture does
+            not hold.
     """
     listed = list(nodes)
     if os.environ.get("SSLKEYLOGFILE") and any(node.is_production for node in listed):
@@ -87,9 +92,22 @@ def prepare_process(
             log.warning("setting_not_for_production", text=warning)
         if not node.is_production:
             log.warning("posture_not_for_production", profile=node.profile)
+        _require_posture(node)
     if in_memory or any(isinstance(node, ServerSettings) and not node.state for node in listed):
         _seal()
     _confine()
+
+
+def _require_posture(node: NodeSettings) -> None:
+    """Refuse to run a production node whose posture does not hold (rows L13, H6, Z20)."""
+    if not node.is_production:
+        return
+    findings = examine(Subject(node, probe_host(node), starting=True), "production")
+    for finding in findings:
+        if finding.state is State.ALLOWED:
+            get_logger().warning("posture_weakened", setting=finding.key.upper(), text=finding.text)
+    require_posture(findings)
+    hold_secrets(node)
 
 
 def _confine() -> None:

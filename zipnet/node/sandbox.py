@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["DENIED", "Confinement", "confine", "sandbox_in_force"]
+__all__ = ["DENIED", "Confinement", "confine", "sandbox_in_force", "sandbox_missing"]
 
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_GET_NO_NEW_PRIVS: Final = 39
+_PR_GET_SECCOMP: Final = 21
 _SOCK_TYPE_MASK: Final = 0xF
 _FILTER_MODE: Final = "2"
+_NO_LIBRARY: Final = "the system has no libseccomp"
 
 DENIED: Final = (
     *("execve", "execveat"),
@@ -64,6 +66,19 @@ def sandbox_in_force() -> str:
     return "no_new_privs" if facts.get("NoNewPrivs", "").strip() == "1" else "none"
 
 
+def sandbox_missing() -> str:
+    """Return why system calls could not be filtered here, empty where they could; tries nothing."""
+    try:
+        import pyseccomp  # noqa: F401, PLC0415 - as below
+    except (ImportError, RuntimeError, OSError):
+        return _NO_LIBRARY
+    try:
+        mode: int = ctypes.CDLL(None, use_errno=True).prctl(_PR_GET_SECCOMP, 0, 0, 0, 0)
+    except (OSError, AttributeError):
+        mode = -1
+    return "" if mode >= 0 else "the kernel takes no filter"
+
+
 def confine() -> Confinement:
     """Confine this process for good, as far as the system permits."""
     no_new_privs = _refuse_new_privileges()
@@ -89,7 +104,7 @@ def _filter() -> str:
         # Here, not above: the module looks for the system's library when it is imported.
         import pyseccomp  # noqa: PLC0415
     except (ImportError, RuntimeError, OSError):
-        return "the system has no libseccomp"
+        return _NO_LIBRARY
     refuse = pyseccomp.ERRNO(errno.EPERM)
     try:
         rules = pyseccomp.SyscallFilter(defaction=pyseccomp.ALLOW)

@@ -14,11 +14,12 @@ __all__ = ["version_facts"]
 
 
 def version_facts(settings: NodeSettings) -> dict[str, str]:
-    """Return version, commit, posture, attestation, and the sandbox as the kernel sees it."""
+    """Return version, commit, posture, what weakens it by name, attestation, and the sandbox."""
     return {
         "version": build_version(),
         "commit": build_commit(),
         "posture": settings.posture,
+        "allowed": ",".join(settings.allowed) or "nothing",
         "attestation": settings.descriptor.descriptor.attestation.mode.value,
         "sandbox": sandbox_in_force(),
     }

@@ -1,0 +1,82 @@
+"""A production node starts only where its posture holds, or where keys name what does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.harness.network import LiveNetwork
+from zipnet.protocol.ids import format_peer_id
+from zipnet.settings import read_descriptor
+from zipnet.settings.allowances import ALLOWANCES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Nothing of this suite's network is attested, and it runs as whoever runs the tests.
+NEEDED = ("unattested", "shared_fault_domain", "no_sandbox", "privileges", "writable_system",
+          "old_build")  # fmt: skip
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[LiveNetwork]:
+    made = LiveNetwork(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def production(network: LiveNetwork, *allowed: str) -> dict[str, str]:
+    operator = read_descriptor(network.descriptor_file).descriptor.operator
+    keys = {f"allow_{what}": ALLOWANCES[f"allow_{what}"].sentence for what in allowed}
+    return {
+        "ZIPNET_PROFILE": "production",
+        "ZIPNET_MIN_PARTICIPANTS": "8",
+        "ZIPNET_OPERATOR": format_peer_id(operator.peer_id),
+        **{f"ZIPNET_{key.upper()}": sentence for key, sentence in keys.items()},
+    }
+
+
+@pytest.mark.requirement("L13")
+@pytest.mark.requirement("H6")
+@pytest.mark.requirement("Z20")
+def test_production_starts_as_its_posture_holds_and_says_what_was_allowed(
+    network: LiveNetwork,
+) -> None:
+    node = network.nodes["s0"]
+    node.environment |= production(network, *NEEDED[1:])
+    node.start()
+    assert node.process is not None
+    assert node.process.wait(30) == 2
+    line = node.err.read_text()
+    assert "setting DESCRIPTOR: the descriptor's tdx.mode is off" in line
+    assert "allow_unattested" in line
+    assert not (network.folder / "s0.state").exists(), "nothing is written before the check"
+
+    node.environment |= production(network, *NEEDED)
+    node.start()
+    node.wait_ready()
+    version = json.loads(node.http("/version")[1])
+    assert version["posture"] == "non-production"
+    assert set(version["allowed"].split(",")) == set(NEEDED)
+    weakened = {str(line["setting"]) for line in node.events("posture_weakened")}
+    assert "ALLOW_UNATTESTED" in weakened
+
+
+@pytest.mark.requirement("Z10")
+def test_a_second_production_process_with_the_same_secrets_is_refused(
+    network: LiveNetwork,
+) -> None:
+    for name in ("s0", "s1"):
+        network.nodes[name].environment |= production(network, *NEEDED)
+    first, second = network.nodes["s0"], network.nodes["s1"]
+    first.start()
+    first.wait_ready()
+    second.start()
+    assert second.process is not None
+    assert second.process.wait(30) == 2
+    assert "COMMITTEE_SECRET: another process of this host" in second.err.read_text()
