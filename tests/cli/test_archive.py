@@ -14,6 +14,8 @@ from tests.harness.fake_network import FakeNetwork
 from tests.harness.publishers import HarnessPublisher, play_round
 from zipnet.cli import run
 from zipnet.errors import StorageError, VerificationError
+from zipnet.ledger.checkpoint import LogCheckpoint, open_checkpoint
+from zipnet.ledger.merkle import leaf_hash, root_of
 from zipnet.sdk import Reader
 from zipnet.sdk.archive import Archive, verify_range
 from zipnet.storage.records import RecordLog
@@ -92,12 +94,75 @@ async def test_pulls_go_on_where_the_last_one_ended(tmp_path: Path) -> None:
         assert await pull() == 3
         assert await pull() == 0
         _play(committee, crowd, 4)
-        before = network.nodes["s0"].served.total()
         assert await pull() == 4
-        assert network.nodes["s0"].served.total() > before
         with Archive(folder, committee.descriptor, readonly=True) as archive:
             assert archive.verify().size == len(archive) == 7
             assert archive.head == committee.verified[-1].hash
+
+
+async def _pull(archive: Archive, network: FakeNetwork) -> list[bool]:
+    async with Reader(
+        network.committee.descriptor, transport="tls", resume=archive.bookmark, follow=False
+    ) as reader:
+        found = await reader.checkpoints()
+        await archive.pull(reader)
+        return [archive.hold_against(checkpoint) for checkpoint in found.values()]
+
+
+@pytest.mark.requirement("L1")
+async def test_checkpoints_of_all_servers_are_kept_as_one_note(
+    tmp_path: Path, shell: Shell
+) -> None:
+    async with FakeNetwork("tls") as network:
+        committee, folder = network.committee, tmp_path / "archive"
+        (tmp_path / "d.toml").write_bytes(committee.descriptor_bytes)
+        crowd = _crowd(committee)
+        _play(committee, crowd, 3)
+        await network.stop("s1")
+        with Archive(folder, committee.descriptor) as archive:
+            assert await _pull(archive, network) == [True, True]
+            kept = archive.checkpoint
+            assert kept is not None
+            assert kept.checkpoint.size == 3
+            assert kept.servers == {0, 2}
+            # A longer one takes its place, a shorter one does not.
+            _play(committee, crowd, 1)
+            network.nodes["s0"].lie_about_log = lambda found: LogCheckpoint(
+                found.origin, 2, root_of(r.hash for r in committee.verified[:2])
+            )
+            assert await _pull(archive, network) == [True, True]
+            kept = archive.checkpoint
+            assert kept is not None
+            assert kept.checkpoint.size == 4
+            assert kept.servers == {2}
+            # One of what is not here yet proves nothing yet.
+            network.nodes["s0"].lie_about_log = lambda found: LogCheckpoint(
+                found.origin, 9, found.root
+            )
+            assert await _pull(archive, network) == [False, True]
+    assert shell("verify", folder)[1].endswith("checkpoint at 4 signed by 2")
+    code, out, _ = shell("tiles", folder, "--out", tmp_path / "log")
+    assert code == 0
+    assert len(out.splitlines()) == 3
+    log = tmp_path / "log"
+    assert (log / "checkpoint").read_bytes() == (folder / "checkpoint").read_bytes()
+    hashes = (log / "tile/0/000.p/4").read_bytes()
+    assert hashes[:32] == leaf_hash(committee.verified[0].hash)
+
+
+async def test_a_server_that_signs_another_log_is_named_with_a_proof(tmp_path: Path) -> None:
+    async with FakeNetwork("tls") as network:
+        committee, folder = network.committee, tmp_path / "archive"
+        _play(committee, _crowd(committee), 3)
+        network.nodes["s1"].lie_about_log = lambda found: LogCheckpoint(found.origin, 2, bytes(32))
+        with Archive(folder, committee.descriptor) as archive:
+            with pytest.raises(VerificationError, match="server 1 signed a checkpoint of another"):
+                await _pull(archive, network)
+            assert archive.checkpoint is not None
+            assert archive.checkpoint.servers == {0}
+        (proof,) = folder.glob("contradiction-*.note")
+        found = open_checkpoint(proof.read_bytes(), committee.descriptor)
+        assert found.servers == {1}
 
 
 async def test_servers_that_tell_another_story_than_before_are_refused(
@@ -210,6 +275,8 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(
     for verb, *words in (
         ("verify", tmp_path / "nothing"),
         ("export", folder, "--out", tmp_path / "there"),
+        ("tiles", folder, "--out", tmp_path / "there"),
+        ("tiles", folder, "--out", tmp_path / "log"),  # no checkpoint yet
         ("export", folder),
         ("export", folder, "--out", tmp_path / "x", "--from", 5),
         ("pull", folder, "--every", "soon"),

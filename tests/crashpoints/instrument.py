@@ -44,7 +44,7 @@ _COMMANDS = {
 _ASIDE = {
     *(kind.name for kind in SessionKind),
     *("SUBSCRIBE", "REGISTER", "GET_KEM_KEYS", "GET_KEM_EVIDENCE", "GET_REGISTRY", "GET_CROWD"),
-    *("SEAT", "GET_CLOCK", "PRESENT_CAPABILITY", "REVOKED"),
+    *("SEAT", "GET_CLOCK", "GET_VERSION", "GET_CHECKPOINT", "PRESENT_CAPABILITY", "REVOKED"),
 }
 #: Who touches files for something else than a round: registrations, the audit trail.
 _OTHERS = ("node.server_clients.", "node.audit.")

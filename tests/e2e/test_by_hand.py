@@ -109,6 +109,19 @@ def test_publish_and_read_over_each_transport(walk: Walk, transport: str) -> Non
     assert message["verified"] is True
 
 
+@pytest.mark.requirement("L1")
+def test_an_archive_holds_every_servers_checkpoint_against_the_records(walk: Walk) -> None:
+    for _ in range(2):
+        pulled = run_zipnet("archive", "pull", "kept", "-d", "d.toml", cwd=walk.folder)
+        assert pulled.returncode == 0, pulled.stderr
+    verified = run_zipnet("archive", "verify", "kept", "-d", "d.toml", cwd=walk.folder)
+    assert verified.returncode == 0, verified.stderr
+    # Whoever had sealed the newest record a moment earlier signs alone at that length.
+    assert re.search(r"archive ok: \d+:[0-9a-f]{64} .* signed by [0-2]", verified.stdout)
+    read = run_zipnet("read", "-d", "d.toml", "--records-dir", "kept", "--json", cwd=walk.folder)
+    assert '"message":"hello"' in read.stdout
+
+
 def test_a_message_that_is_too_long_is_one_line_exit_code_2_and_not_sent(walk: Walk) -> None:
     done = run_zipnet("publish", "--descriptor", "d.toml", cwd=walk.folder, stdin="x" * (2 << 20))
     assert done.returncode == 2

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Self
 from tests.harness.committee import SMALL, HarnessCommittee
 from tests.harness.network import free_ports
 from zipnet.errors import AdmissionError, RemoteProtocolError, TransportError, ZipnetError
+from zipnet.ledger.checkpoint import LogCheckpoint, origin_of, sign_checkpoint
+from zipnet.ledger.merkle import root_of
 from zipnet.protocol.envelope import Envelope
 from zipnet.protocol.ids import Digest, RegistryIndex, RoundNumber
 from zipnet.protocol.params import Cadence, RoundParams
@@ -24,6 +26,7 @@ from zipnet.transport.session import HelloFacts, Role, SessionTerms, accept
 from zipnet.wire.messages import (
     Accepted,
     Crowd,
+    GetCheckpoint,
     GetRecords,
     KemKeys,
     Kind,
@@ -34,6 +37,7 @@ from zipnet.wire.messages import (
     Registered,
     RoundAborted,
     RoundOpened,
+    SignedCheckpoint,
     SubmitEnvelope,
     Subscribe,
     Subscribed,
@@ -89,6 +93,7 @@ class _Node:
         self.records: list[bytes] | None = None  # another log than the committee's
         self.lie_about_crowd: Callable[[int], int] = lambda registered: registered
         self.lie_about_place: Callable[[Registered], Registered] = lambda place: place
+        self.lie_about_log: Callable[[LogCheckpoint], LogCheckpoint] = lambda found: found
         self.muted: set[Kind] = set()
         self.served: Counter[int] = Counter()
         self.listener: Listener | None = None
@@ -218,6 +223,9 @@ class FakeNetwork:
                 log = committee.records if node.records is None else node.records
                 page = log[asked.from_sequence :][: asked.limit]
                 return Records(records=page, next_sequence=len(log))
+            case Kind.GET_CHECKPOINT if at_server:
+                decode(frame.payload, GetCheckpoint)
+                return self._checkpoint(node)
             case Kind.SUBSCRIBE:
                 return self._subscribe(node, session, decode(frame.payload, Subscribe))
             case Kind.SUBMIT_ENVELOPE if not at_server:
@@ -235,6 +243,15 @@ class FakeNetwork:
                 return Accepted()
             case _:
                 raise RemoteProtocolError("not_served")
+
+    def _checkpoint(self, node: _Node) -> SignedCheckpoint:
+        trusted = self.committee.descriptor
+        root = root_of(record.hash for record in self.committee.verified)
+        size = len(self.committee.verified)
+        found = node.lie_about_log(LogCheckpoint(origin_of(trusted), size, root))
+        server = trusted.server_index(node.identity.peer_id)
+        assert server is not None
+        return SignedCheckpoint(note=sign_checkpoint(found, server, node.identity).encode())
 
     def _subscribe(self, node: _Node, session: Session, asked: Subscribe) -> Subscribed:
         committee = self.committee

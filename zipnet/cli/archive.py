@@ -130,7 +130,12 @@ async def _pull_once(
         capability=settings.capability,
         on_trouble=notes.trouble,
     ) as reader:
-        return await archive.pull(reader)
+        # Asked first: what they are of is in the log that is pulled then.
+        found = await reader.checkpoints()
+        count = await archive.pull(reader)
+        for checkpoint in found.values():
+            archive.hold_against(checkpoint)
+        return count
 
 
 def _told(pulling: asyncio.Task[int], archive: Archive, notes: Notes, *, again: bool) -> None:
@@ -172,12 +177,49 @@ def verify(
                 size, root = _seen(extends)
                 if tree.root(size) != root:
                     raise VerificationError(f"the first {size} records are not those seen before")
-            output.data(f"archive ok: {tree.size}:{tree.root().hex()} head {archive.head.hex()}")
+            kept = archive.checkpoint
+            signed = "no checkpoint"
+            if kept is not None:
+                if tree.root(kept.checkpoint.size) != kept.checkpoint.root:
+                    raise VerificationError("the checkpoint is not of the records in the archive")
+                servers = ",".join(map(str, sorted(kept.servers)))
+                signed = f"checkpoint at {kept.checkpoint.size} signed by {servers}"
+            output.data(
+                f"archive ok: {tree.size}:{tree.root().hex()} head {archive.head.hex()} {signed}"
+            )
         return
     if extends is not None:
         raise ConfigError("--extends is for archives; a range names its root itself")
     sequences = [record.sequence for record in verify_range(_lines(source), settings.descriptor)]
     output.data(f"range ok: records {sequences[0]} to {sequences[-1]}")
+
+
+@app.command()
+def tiles(
+    folder: _Folder,
+    descriptor: _Descriptor = None,
+    out: Annotated[Path | None, typer.Option("--out", help="New folder of the files.")] = None,
+    operator: _Operator = None,
+    config: _Config = None,
+) -> None:
+    """Write the archive as a static transparency log (c2sp.org/tlog-tiles), for any web server.
+
+    Prints the committee's keys as other tools take them.
+    """
+    from zipnet.ledger.checkpoint import checkpoint_key
+    from zipnet.protocol.ids import ServerIndex
+    from zipnet.sdk.archive import Archive
+
+    if out is None or out.exists():
+        raise ConfigError("--out names no new folder", hint="name one that does not exist yet")
+    settings = _settings(descriptor, operator, config)
+    with Archive(folder, settings.descriptor, readonly=True) as archive:
+        for name, content in archive.tiles():
+            path = out / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    for index in range(len(settings.descriptor.committee)):
+        output.data(checkpoint_key(settings.descriptor, ServerIndex(index)).verifier_key)
 
 
 def _seen(text: str) -> tuple[int, bytes]:

@@ -65,6 +65,10 @@ class MerkleTree:
         self._peaks.append(node)
         self.size += 1
 
+    def copy(self) -> MerkleTree:
+        """Return a tree that grows by itself."""
+        return MerkleTree(self.size, list(self._peaks))
+
     def root(self) -> bytes:
         """Return the root over all entries so far."""
         if not self._peaks:

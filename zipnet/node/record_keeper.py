@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from zipnet.node.feed import Feed
     from zipnet.node.mesh import CommitteeMesh
+    from zipnet.observe.metrics import NodeMetrics
     from zipnet.ports import RecordStore
     from zipnet.protocol.descriptor import TrustedDescriptor
 
@@ -65,6 +66,7 @@ class RecordKeeper:
         descriptor: What records are verified with.
         mesh: Where missing records are fetched from.
         on_stored: Told about each stored record, for metrics.
+        metrics: Where gaps and records that do not verify are counted, if anywhere.
 
     Raises:
         StorageError: When the newest stored record does not verify.
@@ -77,11 +79,13 @@ class RecordKeeper:
         mesh: CommitteeMesh,
         *,
         on_stored: Callable[[VerifiedRecord], None],
+        metrics: NodeMetrics | None = None,
     ) -> None:
         self._log_file = log
         self._descriptor = descriptor
         self._mesh = mesh
         self._on_stored = on_stored
+        self._metrics = metrics
         self._waiting: asyncio.Queue[Record | int | SignedHeader | RoundAborted] = asyncio.Queue(
             _MAX_WAITING
         )
@@ -98,6 +102,11 @@ class RecordKeeper:
     def first_sequence(self) -> int:
         """Sequence of the oldest record that is still held."""
         return self._log_file.first_sequence
+
+    @property
+    def log(self) -> RecordStore:
+        """The log, for reading."""
+        return self._log_file
 
     @property
     def last(self) -> VerifiedRecord | None:
@@ -149,6 +158,8 @@ class RecordKeeper:
             item = await self._waiting.get()
             match item:
                 case Record():
+                    if item.sequence > self.next_sequence and self._metrics is not None:
+                        self._metrics.seq_gap_detected.inc()
                     await self._fill(item.sequence)
                     if item.sequence == self.next_sequence:
                         await self._append(item, item.encode())
@@ -194,6 +205,8 @@ class RecordKeeper:
         except (TransportError, AdmissionError):
             return
         except (RemoteProtocolError, VerificationError) as error:
+            if self._metrics is not None:
+                self._metrics.integrity_fail.inc("record")
             self._log.warning("record_refused", server=int(server), reason=error.reason)
 
     async def _append(self, record: Record, data: bytes) -> None:

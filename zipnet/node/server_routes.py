@@ -13,7 +13,10 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from zipnet.access.refusal import refusal
 from zipnet.errors import AdmissionError, ConsensusError, RemoteProtocolError, VerificationError
+from zipnet.node.build import build_version
+from zipnet.node.checkpoints import LogSigner
 from zipnet.node.revocations import pushes_of
 from zipnet.observe.log import get_logger
 from zipnet.protocol.command import RegisterClient
@@ -27,12 +30,14 @@ from zipnet.wire.messages import (
     Clock,
     Crowd,
     GetBlob,
+    GetCheckpoint,
     GetClock,
     GetCrowd,
     GetKemEvidence,
     GetKemKeys,
     GetRecords,
     GetRegistry,
+    GetVersion,
     KemEvidence,
     KemKeys,
     Kind,
@@ -43,8 +48,10 @@ from zipnet.wire.messages import (
     Registered,
     RegistryPage,
     Revoked,
+    SignedCheckpoint,
     SubmitAggregate,
     TakeSeat,
+    Version,
     decode,
 )
 
@@ -78,16 +85,21 @@ class ServerRoutes:
         self._acts = acts
         self._keeper = keeper
         self._feed = feed
+        server = parts.descriptor.server_index(parts.identity.peer_id)
+        assert server is not None
+        self._signer = LogSigner(keeper.log, parts.descriptor, server, parts.identity)
         self._log = get_logger()
         self._routes = wall.routes(
             {
                 Kind.SUBSCRIBE: feed.subscribe,
                 Kind.PRESENT_CAPABILITY: parts.capabilities.present,
                 Kind.GET_RECORDS: self._get_records,
+                Kind.GET_CHECKPOINT: self._get_checkpoint,
                 Kind.GET_CROWD: self._get_crowd,
                 Kind.GET_KEM_KEYS: self._get_kem_keys,
                 Kind.REGISTER: self._register,
                 Kind.GET_CLOCK: self._get_clock,
+                Kind.GET_VERSION: self._get_version,
                 Kind.GET_KEM_EVIDENCE: self._get_kem_evidence,
                 Kind.GET_REGISTRY: self._get_registry,
                 Kind.SUBMIT_AGGREGATE: self._submit_aggregate,
@@ -127,6 +139,13 @@ class ServerRoutes:
         records = await self._keeper.read(request.from_sequence, request.limit)
         return Records(records=records, next_sequence=self._keeper.next_sequence)
 
+    async def _get_checkpoint(self, _session: Session, payload: bytes) -> Message:
+        decode(payload, GetCheckpoint)
+        note = await self._signer.checkpoint()
+        if note is None:
+            raise refusal("not_served")
+        return SignedCheckpoint(note=note)
+
     async def _get_crowd(self, _session: Session, payload: bytes) -> Message:
         decode(payload, GetCrowd)
         registry = self._parts.machine.state.registry
@@ -135,6 +154,10 @@ class ServerRoutes:
     async def _get_clock(self, _session: Session, payload: bytes) -> Message:
         decode(payload, GetClock)
         return Clock(wall_ms=time.time_ns() // 1_000_000)
+
+    async def _get_version(self, _session: Session, payload: bytes) -> Message:
+        decode(payload, GetVersion)
+        return Version(version=build_version()[:64])
 
     async def _get_registry(self, _session: Session, payload: bytes) -> Message:
         request = decode(payload, GetRegistry)

@@ -4,6 +4,9 @@ An archive is a folder with the record log of one group, in the format a server 
 comes into it was verified like everything a reader shows, and extends what is there already: a
 pull goes on where the last one ended, also after a crash.
 
+The servers' checkpoints of the log are held against it, and the newest is kept beside the records
+as a signed note that any tool of transparency logs reads, like the tiles made of an archive.
+
 Ranges of it are files that prove themselves (``zipnet.ledger.ranges``); an archive can be restored
 from them.
 """
@@ -11,14 +14,19 @@ from them.
 from __future__ import annotations
 
 from contextlib import ExitStack, aclosing
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from zipnet.errors import ConfigError, StorageError, VerificationError
+from zipnet.ledger.checkpoint import open_checkpoint
+from zipnet.ledger.note import MAX_NOTE_BYTES
 from zipnet.ledger.ranges import RangeHead, RangeItem, RangeTree, read_range, write_range
+from zipnet.ledger.tiles import tiles_of
 from zipnet.machines.bookmark import Bookmark
 from zipnet.machines.reader import Advanced
 from zipnet.protocol.record import ZERO_RECORD_HASH, decode_record, verify_record
 from zipnet.sdk.offline import read_records
+from zipnet.settings.bounded import read_bounded
+from zipnet.settings.keyfiles import write_over
 from zipnet.storage.files import OsFiles
 from zipnet.storage.records import RecordLog
 
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from zipnet.ledger.checkpoint import VerifiedCheckpoint
     from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.ids import Digest
     from zipnet.protocol.record import VerifiedRecord
@@ -34,6 +43,8 @@ if TYPE_CHECKING:
     from zipnet.storage.files import File
 
 __all__ = ["Archive", "verify_range"]
+
+_CHECKPOINT: Final = "checkpoint"
 
 
 class Archive:
@@ -67,6 +78,8 @@ class Archive:
                 (data,) = self._log.read(len(self) - 1, 1)
                 self._head = _verified(data, descriptor, len(self) - 1).hash
             self._opened = opening.pop_all()
+        self._folder = folder
+        self._hashes: list[bytes] = []
 
     def __enter__(self) -> Self:
         """Return the archive."""
@@ -94,6 +107,74 @@ class Archive:
     def bookmark(self) -> Bookmark | None:
         """Where a reader has to go on; None from the beginning."""
         return Bookmark(len(self), self._head, len(self)) if len(self) else None
+
+    @property
+    def checkpoint(self) -> VerifiedCheckpoint | None:
+        """The newest checkpoint that was held against the archive, None where there is none.
+
+        Raises:
+            RemoteProtocolError: When the file holds no checkpoint.
+            VerificationError: When no server of this instance signed it.
+        """
+        file = self._folder / _CHECKPOINT
+        if not file.is_file():
+            return None
+        return open_checkpoint(
+            read_bounded(file, MAX_NOTE_BYTES, what="checkpoint"), self._descriptor
+        )
+
+    def hold_against(self, found: VerifiedCheckpoint) -> bool:
+        """Hold a server's checkpoint against what is stored, and keep it where it is the newest.
+
+        Checkpoints of several servers at one size are kept as one note with all their signatures.
+        Returns False where the archive is not as long yet.
+
+        Raises:
+            VerificationError: When a server signed another log than the one that is stored, whose
+                records the whole committee signed. The note is kept as a file, as a proof.
+        """
+        size, root = found.checkpoint.size, found.checkpoint.root
+        if size > len(self):
+            return False
+        if self._tree().root(size) != root:
+            servers = "-".join(map(str, sorted(found.servers)))
+            proof = self._folder / f"contradiction-{servers}-{size}.note"
+            write_over(proof, found.note.encode().decode())
+            raise VerificationError(
+                f"server {servers} signed a checkpoint of another log at {size} records",
+                hint=f"{proof} proves it against the records here: show both to the operators",
+            )
+        kept, note = self.checkpoint, found.note
+        if kept is not None and kept.checkpoint.size > size:
+            return True
+        if kept is not None and kept.checkpoint == found.checkpoint:
+            note = kept.note.merged(note.signatures)
+        write_over(self._folder / _CHECKPOINT, note.encode().decode())
+        return True
+
+    def tiles(self) -> Iterator[tuple[str, bytes]]:
+        """Yield path and content of the files that make the archive a static transparency log.
+
+        The log they are of ends with the newest checkpoint, which comes last.
+
+        Raises:
+            ConfigError: When there is no checkpoint yet.
+            VerificationError: When the archive or the checkpoint does not verify.
+        """
+        kept = self.checkpoint
+        if kept is None:
+            raise ConfigError("the archive has no checkpoint", hint="pull while servers answer")
+        tree = self.verify()
+        if tree.root(kept.checkpoint.size) != kept.checkpoint.root:
+            raise VerificationError("the checkpoint is not of the records in the archive")
+        yield from tiles_of(self._hashes[: kept.checkpoint.size])
+        yield _CHECKPOINT, kept.note.encode()
+
+    def _tree(self) -> RangeTree:
+        """Return the tree over what is stored; every record was verified when it was stored."""
+        for data in self._stored(len(self._hashes), len(self)):
+            self._hashes.append(decode_record(data, self._descriptor.params).content.hash)
+        return RangeTree(self._hashes)
 
     async def pull(self, reader: Reader, *, on_record: Callable[[int], None] | None = None) -> int:
         """Store what a reader tells that begins at :attr:`bookmark`; returns how many records.
@@ -131,7 +212,8 @@ class Archive:
             VerificationError: When one does not verify or does not extend the one before it.
         """
         told = read_records(self._stored(0, len(self)), self._descriptor)
-        return RangeTree([event.record.hash for event in told if isinstance(event, Advanced)])
+        self._hashes = [event.record.hash for event in told if isinstance(event, Advanced)]
+        return RangeTree(self._hashes)
 
     def export(self, first: int, count: int) -> Iterator[bytes]:
         """Verify the archive, then yield a range of it as lines.

@@ -48,6 +48,7 @@ from zipnet.machines.reader import (
 from zipnet.machines.trust import TrustPolicy
 from zipnet.protocol.header import SignedHeader, verify_header
 from zipnet.protocol.ids import RoundNumber
+from zipnet.sdk.checkpoints import fetch_checkpoints
 from zipnet.sdk.crosscheck import CrossCheck
 from zipnet.sdk.links import (
     LINK_ERRORS,
@@ -77,10 +78,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
     from types import TracebackType
 
+    from zipnet.ledger.checkpoint import VerifiedCheckpoint
     from zipnet.machines.bookmark import Bookmark
     from zipnet.ports import Transport
     from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.header import RoundHeader
+    from zipnet.protocol.ids import ServerIndex
     from zipnet.protocol.record import VerifiedRecord
     from zipnet.transport.session import Session
     from zipnet.wire.frames import Frame
@@ -151,6 +154,7 @@ class Reader:
         self._follow = follow
         self._silence_s = silence_s(descriptor)
         self._verifier = RecordVerifier(descriptor)
+        self._on_trouble = on_trouble
         self._cross_check = CrossCheck(
             descriptor, self._dialer, self._verifier, every=cross_check, on_trouble=on_trouble
         )
@@ -191,6 +195,14 @@ class Reader:
         async for effect in self.events():
             if isinstance(effect, Advanced):
                 yield effect.record
+
+    async def checkpoints(self) -> dict[ServerIndex, VerifiedCheckpoint]:
+        """Return the newest checkpoint of the record log that each server signs, verified.
+
+        A server that does not answer is missing. What the checkpoints are of is for those to hold
+        against who keep the whole log: see ``zipnet.sdk.archive``.
+        """
+        return await fetch_checkpoints(self._dialer, on_trouble=self._on_trouble)
 
     def events(self) -> AsyncGenerator[ReaderEffect, None]:
         """Yield messages, void slots, rounds without a record, lost messages and records in order.

@@ -29,12 +29,14 @@ __all__ = [
     "Clock",
     "Crowd",
     "GetBlob",
+    "GetCheckpoint",
     "GetClock",
     "GetCrowd",
     "GetKemEvidence",
     "GetKemKeys",
     "GetRecords",
     "GetRegistry",
+    "GetVersion",
     "KemEvidence",
     "KemKeys",
     "Kind",
@@ -50,11 +52,13 @@ __all__ = [
     "RoundAborted",
     "RoundOpened",
     "Seat",
+    "SignedCheckpoint",
     "SubmitAggregate",
     "SubmitEnvelope",
     "Subscribe",
     "Subscribed",
     "TakeSeat",
+    "Version",
     "decode",
     "encode",
 ]
@@ -93,6 +97,8 @@ class Kind(IntEnum):
     GET_CLOCK = 32
     PRESENT_CAPABILITY = 33
     REVOKED = 34
+    GET_CHECKPOINT = 35
+    GET_VERSION = 36
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -212,6 +218,16 @@ class Records(Message, frozen=True, kw_only=True):
     next_sequence: Number
 
 
+class GetCheckpoint(Message, frozen=True, kw_only=True):
+    """Ask a server for its signed checkpoint of the record log."""
+
+
+class SignedCheckpoint(Message, frozen=True, kw_only=True):
+    """A checkpoint as a signed note (``zipnet.ledger.checkpoint``)."""
+
+    note: SmallBlob
+
+
 class GetRegistry(Message, frozen=True, kw_only=True):
     """Ask for registry changes from a version on (aggregators and servers only)."""
 
@@ -251,6 +267,16 @@ class Clock(Message, frozen=True, kw_only=True):
     """A server's wall clock, milliseconds since 1970."""
 
     wall_ms: Number
+
+
+class GetVersion(Message, frozen=True, kw_only=True):
+    """Ask another server which version it runs (row A2)."""
+
+
+class Version(Message, frozen=True, kw_only=True):
+    """The version a server runs."""
+
+    version: Annotated[str, Meta(max_length=64, pattern=r"^(unknown|\d[\w.+!-]*)$")]
 
 
 class Accepted(Message, frozen=True, kw_only=True):
@@ -334,12 +360,16 @@ _DECODERS: dict[type[Message], msgspec.msgpack.Decoder[Message]] = {
         RoundAborted,
         GetRecords,
         Records,
+        GetCheckpoint,
+        SignedCheckpoint,
         GetRegistry,
         RegistryPage,
         SubmitEnvelope,
         SubmitAggregate,
         GetClock,
         Clock,
+        GetVersion,
+        Version,
         Accepted,
         PresentCapability,
         Revoked,

@@ -1,0 +1,78 @@
+"""What a server signs of the record log it holds."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.harness.committee import HarnessCommittee
+from tests.harness.publishers import HarnessPublisher, play_round
+from zipnet.ledger.checkpoint import VerifiedCheckpoint, open_checkpoint
+from zipnet.ledger.merkle import root_of
+from zipnet.node import checkpoints
+from zipnet.node.checkpoints import LogSigner
+from zipnet.protocol.ids import ServerIndex
+from zipnet.storage.memory import MemoryRecords
+from zipnet.storage.records import RecordLog
+
+
+@pytest.fixture
+def committee() -> HarnessCommittee:
+    """A committee with seven records."""
+    made = HarnessCommittee()
+    crowd = [HarnessPublisher(made, f"client-{i}") for i in range(2)]
+    for publisher in crowd:
+        publisher.register()
+    for _ in range(7):
+        play_round(made, crowd)
+    return made
+
+
+def _opened(note: bytes | None, committee: HarnessCommittee) -> VerifiedCheckpoint:
+    assert note is not None
+    return open_checkpoint(note, committee.descriptor)
+
+
+def _log(folder: Path, committee: HarnessCommittee, count: int) -> RecordLog:
+    log = RecordLog(folder, group=committee.descriptor.group)
+    for sequence in range(count):
+        log.append(sequence, committee.records[sequence])
+    return log
+
+
+@pytest.mark.requirement("L1")
+async def test_checkpoints_grow_with_the_log(tmp_path: Path, committee: HarnessCommittee) -> None:
+    hashes = [record.hash for record in committee.verified]
+    with closing(_log(tmp_path, committee, 0)) as log:
+        signer = LogSigner(log, committee.descriptor, ServerIndex(2), committee.identities[2])
+        assert _opened(await signer.checkpoint(), committee).checkpoint.size == 0
+        for sequence, data in enumerate(committee.records):
+            log.append(sequence, data)
+            found = _opened(await signer.checkpoint(), committee)
+            assert found.servers == {ServerIndex(2)}
+            assert found.checkpoint.size == sequence + 1
+            assert found.checkpoint.root == root_of(hashes[: sequence + 1])
+        assert await signer.checkpoint() is await signer.checkpoint()  # signed once
+
+
+async def test_a_long_log_is_hashed_in_bounded_steps(
+    tmp_path: Path, committee: HarnessCommittee, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "_STEP", 3)
+    with closing(_log(tmp_path, committee, 7)) as log:
+        signer = LogSigner(log, committee.descriptor, ServerIndex(0), committee.identities[0])
+        both = await asyncio.gather(signer.checkpoint(), signer.checkpoint())
+        sizes = [_opened(note, committee).checkpoint.size for note in both]
+        assert sizes == [3, 3]
+        sizes = [_opened(await signer.checkpoint(), committee).checkpoint.size for _ in range(3)]
+        assert sizes == [6, 7, 7]
+
+
+async def test_a_server_without_the_beginning_signs_nothing(committee: HarnessCommittee) -> None:
+    records = MemoryRecords()
+    records.append(3, committee.records[3])
+    signer = LogSigner(records, committee.descriptor, ServerIndex(0), committee.identities[0])
+    assert await signer.checkpoint() is None
