@@ -97,7 +97,7 @@ _SERVER_ROUTES: Final[dict[RouteId, RoutePolicy]] = {
     Kind.SUBSCRIBE: _FOLLOW,
     Kind.PRESENT_CAPABILITY: _SHOW_TOKEN,
     Kind.GET_RECORDS: _READ,
-    Kind.GET_CHECKPOINT: _READ,
+    Kind.GET_CHECKPOINT: RoutePolicy(_ALL, Rank.READING, cost=20, max_bytes=_SMALL),
     Kind.GET_CROWD: _READ,
     Kind.GET_KEM_KEYS: RoutePolicy(_CLIENT, Rank.PUBLISHING, cost=2, max_bytes=_SMALL),
     Kind.REGISTER: RoutePolicy(_CLIENT, Rank.PUBLISHING, cost=2),

@@ -4,14 +4,15 @@ Rules:
 
 1. What is signed is the tree over records that are durable here, each of which was verified when it
    was stored; checkpoints of one server are therefore always of one growing log.
-2. The tree is made when somebody first asks, a bounded number of records at a time: after a start
-   the first checkpoints may be shorter than the log.
+2. The tree is made when somebody first asks, for a bounded time at once: after a start the first
+   checkpoints of a long log are shorter than it is.
 3. A server that does not hold the log from its beginning signs nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Final
 
 from zipnet.ledger.checkpoint import LogCheckpoint, origin_of, sign_checkpoint
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LogSigner"]
 
-_STEP: Final = 512
+_STEP_S: Final = 1.0
 _PAGE: Final = 16
 
 
@@ -72,9 +73,11 @@ class LogSigner:
         return self._signed[1]
 
     def _grow(self, tree: MerkleTree) -> tuple[MerkleTree, bytes]:
-        end = min(self._records.next_sequence, tree.size + _STEP)
+        end, enough = self._records.next_sequence, time.monotonic() + _STEP_S
         while tree.size < end:
             for data in self._records.read(tree.size, min(_PAGE, end - tree.size)):
                 tree.append(decode_record(data, self._descriptor.params).content.hash)
+            if time.monotonic() >= enough:
+                break
         checkpoint = LogCheckpoint(origin_of(self._descriptor), tree.size, tree.root())
         return tree, sign_checkpoint(checkpoint, self._server, self._identity).encode()
