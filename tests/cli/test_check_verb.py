@@ -150,6 +150,7 @@ HARMLESS = {
     "snapshot_every": "when the log is shortened, not what is in it",
     "read_only": "publishing for this machine is what a gateway is for",
     "proxy": "hides where the gateway is, and shows nothing else",
+    "limits": "each bound stays a bound, whatever its number",
     "servers": "all of a micro network is in one process",
     "covers": "all of a micro network is in one process",
 }

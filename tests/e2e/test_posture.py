@@ -63,6 +63,9 @@ def test_production_starts_as_its_posture_holds_and_says_what_was_allowed(
     version = json.loads(node.http("/version")[1])
     assert version["posture"] == "non-production"
     assert set(version["allowed"].split(",")) == set(NEEDED)
+    read = {str(line["setting"]): str(line["text"]) for line in node.events("secret_read")}
+    assert set(read) == {"SECRET", "COMMITTEE_SECRET"}
+    assert read["SECRET"].startswith("set (file, 0600) by flag")
     weakened = {str(line["setting"]) for line in node.events("posture_weakened")}
     assert "ALLOW_UNATTESTED" in weakened
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.ops.tools import OPS, ROOT, require_tool, run
 from zipnet.settings.secretfiles import find_secret
+from zipnet.settings.secretsources import FileSource
 from zipnet.settings.sources import Sources
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def test_secrets_reach_the_service_as_credentials_that_the_node_looks_for(
         sources = Sources.gather({}, {"CREDENTIALS_DIRECTORY": str(tmp_path)}, None)
         route = find_secret(name.removeprefix("zipnet-").replace("-", "_"), sources)
         assert route is not None
-        assert route.path == tmp_path / name
+        assert route.source == FileSource(tmp_path / name, credential=True)
 
 
 @pytest.mark.parametrize("role", ROLES)

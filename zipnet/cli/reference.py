@@ -81,16 +81,20 @@ and `COMMITTEE_SECRET` (servers: required; refused everywhere else, by whichever
 Each is taken from the first of
 
 1. the flag `--secret-file FILE` (`--committee-secret-file FILE`),
-2. `ZIPNET_SECRET_FILE`, or `ZIPNET_SECRET` with the secret itself (never both),
+2. `ZIPNET_SECRET_FILE`; or `ZIPNET_SECRET_PROGRAM`, a command that prints the secret; or
+   `ZIPNET_SECRET` with the secret itself, for development only (one of the three),
 3. the systemd credential `$CREDENTIALS_DIRECTORY/zipnet-secret` (`zipnet-committee-secret`),
-4. the key `secret_file` (`committee_secret_file`) of the TOML file.
+4. the key `secret_file` or `secret_program` (`committee_secret_…`) of the TOML file; the latter is
+   a list: the program's full path and its arguments.
 
-A secret itself is refused in a flag and in the TOML file. Files are those `zipnet keygen` writes.
+A secret itself is refused in a flag and in the TOML file. Files are those `zipnet keygen` writes,
+and a program prints what is in them. It runs once, while settings are loaded, without a shell and
+with an empty environment (but for `CREDENTIALS_DIRECTORY`), for ten seconds and 4 KiB at most.
 
 ## Profiles
 
-`development` warns of what `production` refuses: a secret file that group or others can read, that
-belongs to another user or lies in a git checkout; a secret in the environment itself;
+`development` warns of what `production` refuses: a secret file that group or others can read or
+replace, that belongs to another user or lies in a git checkout; a secret in the environment itself;
 `SSLKEYLOGFILE`. `production` also refuses `MIN_PARTICIPANTS` below {PRODUCTION_MIN_PARTICIPANTS}.
 
 ## Escape hatches

@@ -15,6 +15,7 @@ from zipnet.node.sole_use import hold_secrets
 from zipnet.observe.log import configure_logging, get_logger
 from zipnet.posture import Subject, examine, probe_host, require_posture
 from zipnet.posture.subject import State
+from zipnet.protocol.ids import short_peer_id
 from zipnet.settings.types import ServerSettings
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from zipnet.settings import NodeSettings
 
 __all__ = ["prepare_process", "run_service", "until_signal"]
+
+_SECRETS = ("SECRET", "COMMITTEE_SECRET")
 
 
 def run_service(
@@ -93,6 +96,7 @@ def prepare_process(
         if not node.is_production:
             log.warning("posture_not_for_production", profile=node.profile)
         _require_posture(node)
+        _say_secrets_read(node)
     if in_memory or any(isinstance(node, ServerSettings) and not node.state for node in listed):
         _seal()
     _confine()
@@ -108,6 +112,15 @@ def _require_posture(node: NodeSettings) -> None:
             get_logger().warning("posture_weakened", setting=finding.key.upper(), text=finding.text)
     require_posture(findings)
     hold_secrets(node)
+
+
+def _say_secrets_read(node: NodeSettings) -> None:
+    """Tell by key id which secrets were read; a node with an audit trail has it there too."""
+    for item in node.effective:
+        if item.name in _SECRETS and item.value.startswith("set "):
+            peer = short_peer_id(node.identity.peer_id)
+            text = f"{item.value} by {item.origin}"
+            get_logger().info("secret_read", setting=item.name, peer=peer, text=text)
 
 
 def _confine() -> None:

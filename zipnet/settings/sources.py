@@ -170,7 +170,7 @@ class Sources:
         more = len({detail["loc"][0] for detail in details}) - 1
         suffix = f" (and {more} more)" if more else ""
         if details[0]["type"] == "extra_forbidden":
-            return self._unknown(name, (*model.model_fields, *_secret_files()), suffix)
+            return self._unknown(name, (*model.model_fields, *_secret_keys()), suffix)
         problem = details[0]["msg"].removeprefix("Value error, ")
         got = shape_of(self._value(name))
         return ConfigError(
@@ -206,12 +206,12 @@ def shape_of(value: object) -> str:
     return names.get(type(value).__name__, f"a {type(value).__name__}")
 
 
-def _secret_files() -> list[str]:
-    return [f"{name}_file" for name in SECRET_NAMES]
+def _secret_keys() -> list[str]:
+    return [f"{name}_{way}" for name in SECRET_NAMES for way in ("file", "program")]
 
 
 def _without_secrets(values: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in values.items() if name not in _secret_files()}
+    return {name: value for name, value in values.items() if name not in _secret_keys()}
 
 
 def parse_table(config: Path, data: bytes) -> dict[str, object]:
