@@ -60,14 +60,14 @@ from zipnet.node.build import build_commit, build_version
 from zipnet.node.capabilities import OwnCapability, SessionCapabilities
 from zipnet.node.feed import Feed
 from zipnet.node.http import serve_http
-from zipnet.node.listen import NodeListener
+from zipnet.node.listen import ListenLimits, NodeListener
 from zipnet.node.notify import ServiceNotifier
 from zipnet.node.record_tail import RecordTail
 from zipnet.node.revocations import NodeRevocations
 from zipnet.node.uplink import deliver_aggregate
 from zipnet.node.upstream import Upstream
 from zipnet.node.version import version_facts
-from zipnet.node.wall import Wall, WallParts
+from zipnet.node.wall import Wall, WallParts, link_limits
 from zipnet.observe.health import Health
 from zipnet.observe.log import get_logger
 from zipnet.observe.metrics import NodeMetrics
@@ -146,6 +146,7 @@ class Aggregator:
             identity=settings.identity,
             boot_id=boot_id,
             attestor=self._attestation.attestor,
+            limits=link_limits(settings.bounds),
         )
         self.metrics = NodeMetrics(
             CollectorRegistry(),
@@ -170,6 +171,7 @@ class Aggregator:
             self.metrics,
             capabilities=self._capabilities,
             is_revoked=self._revocations.book.has_peer,
+            bounds=settings.bounds,
         )
         self._tail = RecordTail(self._descriptor)
         self._transports = self._make_transports()
@@ -204,10 +206,14 @@ class Aggregator:
         descriptor = self._descriptor.descriptor
         nodes = [*descriptor.servers, *(entry.node for entry in descriptor.aggregators)]
         registered = {node.identity.ed25519: node.certificate for node in nodes}
-        failed = self.metrics.tls_handshake_failures.inc
+        failed, limits = self.metrics.tls_handshake_failures.inc, self._terms.limits
         return (
-            QuicTransport(certificate, registered=registered, on_handshake_failure=failed),
-            TlsTransport(certificate, registered=registered, on_handshake_failure=failed),
+            QuicTransport(
+                certificate, registered=registered, limits=limits, on_handshake_failure=failed
+            ),
+            TlsTransport(
+                certificate, registered=registered, limits=limits, on_handshake_failure=failed
+            ),
         )
 
     @property
@@ -298,6 +304,7 @@ class Aggregator:
             metrics=self.metrics,
             admit=self._admit,
             barred=lambda facts: self._revocations.refusal(facts) or verbs.refusal(facts),
+            limits=ListenLimits.of(settings.bounds),
         )
         self._revocations.bind(
             sessions=self._listener.sessions,
@@ -317,6 +324,7 @@ class Aggregator:
             health=self.health,
             metrics=self.metrics,
             version=version_facts(self._settings),
+            bounds=settings.bounds,
         )
         stack.push_async_callback(http.close)
         self.metrics_port = http.port

@@ -10,18 +10,23 @@ Rules:
 2. One identity has one live session in each role. The same process (same boot id) replaces its
    own. Another process is told ``identity_busy`` while the older session is asked whether it is
    still there; if it answers, the next attempt is refused as ``duplicate_identity``, for good.
-3. Handshakes in progress and sessions are capped; committee and aggregators are not kept out by
-   the cap on sessions.
+3. Handshakes in progress and sessions are capped, and the handshakes of one network prefix in each
+   second. Who showed a registered node's certificate is not counted with its neighbours, and
+   committee and aggregators are not kept out by the cap on sessions.
 4. ``close`` stops listening, ends all sessions and waits for them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from zipnet.access.bounds import DEFAULT_BOUNDS
+from zipnet.access.principal import prefix_of
+from zipnet.access.quota import TokenBuckets
 from zipnet.errors import (
     AdmissionError,
     ConfigError,
@@ -38,6 +43,7 @@ from zipnet.transport.session import Role, accept
 from zipnet.wire.frames import CloseCode
 
 if TYPE_CHECKING:
+    from zipnet.access.bounds import WallBounds
     from zipnet.observe.metrics import NodeMetrics
     from zipnet.ports import Connection, Listener, Transport
     from zipnet.protocol.descriptor import TrustedDescriptor
@@ -65,6 +71,9 @@ class ListenLimits:
         handshake_deadline_s: Time for one handshake.
         ping_timeout_s: Time an older session of one identity has to show it is there.
         busy_retry_s: When a process that met ``identity_busy`` may come back.
+        handshakes_per_s: Handshakes one network prefix may begin in a second.
+        handshake_burst: How many of them it may save up.
+        prefixes: Prefixes counted apart at once.
     """
 
     max_handshakes: int = 64
@@ -72,6 +81,21 @@ class ListenLimits:
     handshake_deadline_s: float = 5.0
     ping_timeout_s: float = 1.0
     busy_retry_s: float = 0.25
+    handshakes_per_s: float = DEFAULT_BOUNDS.handshakes_per_s
+    handshake_burst: int = DEFAULT_BOUNDS.handshake_burst
+    prefixes: int = DEFAULT_BOUNDS.principals
+
+    @classmethod
+    def of(cls, bounds: WallBounds) -> ListenLimits:
+        """Return the limits that go with a wall's bounds."""
+        return cls(
+            max_handshakes=bounds.handshakes,
+            max_sessions=bounds.sessions,
+            handshake_deadline_s=bounds.first_bytes_s,
+            handshakes_per_s=bounds.handshakes_per_s,
+            handshake_burst=bounds.handshake_burst,
+            prefixes=bounds.principals,
+        )
 
 
 DEFAULT_LISTEN_LIMITS = ListenLimits()
@@ -122,6 +146,9 @@ class NodeListener:
         self._confirmed: dict[_Key, Session] = {}
         self._probes: dict[_Key, asyncio.Task[None]] = {}
         self._handshakes = 0
+        self._by_prefix = TokenBuckets(
+            rate=limits.handshakes_per_s, burst=limits.handshake_burst, most=limits.prefixes
+        )
 
     # -- what the node may ask -------------------------------------------------------------
 
@@ -177,9 +204,10 @@ class NodeListener:
     # -- one connection --------------------------------------------------------------------
 
     async def _on_connection(self, connection: Connection) -> None:
-        if self._handshakes >= self._limits.max_handshakes:
-            self._count_refused("overloaded")
-            await connection.close(code=CloseCode.OVERLOADED, reason="too many handshakes")
+        busy = self._too_busy_for(connection)
+        if busy is not None:
+            self._count_refused(busy)
+            await connection.close(code=CloseCode.OVERLOADED, reason=busy)
             return
         self._handshakes += 1
         try:
@@ -196,6 +224,16 @@ class NodeListener:
         finally:
             self._handshakes -= 1
         await self._run(session)
+
+    def _too_busy_for(self, connection: Connection) -> str | None:
+        """Why a connection is not even asked who it is; None where it is."""
+        if connection.peer_certificate.public_key is None:
+            prefix = prefix_of(connection.remote_address)
+            if self._by_prefix.take(prefix, 1, time.monotonic()):
+                return "too_many_handshakes"
+        if self._handshakes >= self._limits.max_handshakes:
+            return "overloaded"
+        return None
 
     def _count_refused(self, reason: str) -> None:
         self._metrics.rejected.inc(reason)

@@ -28,7 +28,7 @@ from zipnet.errors import AdmissionError, SafeMode, StorageError
 from zipnet.node.build import build_commit, build_version
 from zipnet.node.feed import Feed
 from zipnet.node.http import serve_http
-from zipnet.node.listen import NodeListener
+from zipnet.node.listen import ListenLimits, NodeListener
 from zipnet.node.mesh import CommitteeMesh
 from zipnet.node.record_keeper import RecordKeeper
 from zipnet.node.wall import Wall, WallParts
@@ -123,6 +123,7 @@ async def serve_readers_only(
             handlers={Role.READER: reading.serve},
             metrics=metrics,
             unserved=_refusal,
+            limits=ListenLimits.of(settings.bounds),
         )
         port = await listener.start(settings.listen.host, settings.listen.port, transports)
         stack.push_async_callback(listener.close)
@@ -170,6 +171,8 @@ def _metrics(settings: ServerSettings, note: SafeModeNote) -> NodeMetrics:
     metrics.server_registry_size.set(len(settings.descriptor.committee))
     metrics.safe_mode.remove("none")
     metrics.safe_mode.set(note.cause, 1)
+    if note.cause in {*_CAUSES.values(), _OTHER}:
+        metrics.wal_fsync_fail.inc()
     return metrics
 
 
@@ -194,7 +197,7 @@ class _Reading:
             last_record=lambda: self._keeper.last_bytes,
             open_round=lambda: None,
         )
-        wall = Wall(Service.SAFE_MODE, WallParts(metrics))
+        wall = Wall(Service.SAFE_MODE, WallParts(metrics, bounds=settings.bounds))
         self._routes = wall.routes(
             {Kind.SUBSCRIBE: self._feed.subscribe, Kind.GET_RECORDS: self._get_records}
         )

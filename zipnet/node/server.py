@@ -41,7 +41,7 @@ from zipnet.node.engine import open_engine
 from zipnet.node.feed import Feed
 from zipnet.node.http import serve_http
 from zipnet.node.kem_evidence import KemEvidenceKeeper
-from zipnet.node.listen import NodeListener
+from zipnet.node.listen import ListenLimits, NodeListener
 from zipnet.node.mesh import CommitteeMesh
 from zipnet.node.notify import ServiceNotifier
 from zipnet.node.record_keeper import RecordKeeper
@@ -60,7 +60,7 @@ from zipnet.node.server_state import (
 )
 from zipnet.node.settings_guard import require_not_older
 from zipnet.node.version import version_facts
-from zipnet.node.wall import Wall, WallParts
+from zipnet.node.wall import Wall, WallParts, link_limits
 from zipnet.observe.health import Health
 from zipnet.observe.log import get_logger
 from zipnet.observe.metrics import NodeMetrics
@@ -199,12 +199,13 @@ def _identify(
         boot_id=boot_id,
         committee_secret=settings.committee_secret,
         attestor=attestor,
+        limits=link_limits(settings.bounds),
     )
     certificate = node_certificate(settings.identity.ed25519_private_key())
     registered = registered_certificates(settings)
     return terms, (
-        QuicTransport(certificate, registered=registered),
-        TlsTransport(certificate, registered=registered),
+        QuicTransport(certificate, registered=registered, limits=terms.limits),
+        TlsTransport(certificate, registered=registered, limits=terms.limits),
     )
 
 
@@ -256,6 +257,8 @@ class _Server:
             posture=settings.posture,
             attestation=settings.descriptor.descriptor.attestation.mode.value,
         )
+        for transport in transports:
+            transport.on_handshake_failure = self.metrics.tls_handshake_failures.inc
         self.metrics.server_registry_size.set(len(settings.descriptor.committee))
         self.health = Health(_CONDITIONS, self.metrics)
         self.mesh = CommitteeMesh(self._links())
@@ -325,6 +328,7 @@ class _Server:
             self.metrics,
             capabilities=capabilities,
             is_revoked=self.revocations.book.has_peer,
+            bounds=settings.bounds,
         )
         wall = Wall(Service.SERVER, self._wall_parts)
         self.routes = ServerRoutes(parts, self.acts, self.keeper, self.feed, wall)
@@ -385,6 +389,7 @@ class _Server:
                 metrics=self.metrics,
                 barred=lambda facts: self.revocations.refusal(facts) or verbs.refusal(facts),
                 on_refused=self.audit.refused,
+                limits=ListenLimits.of(settings.bounds),
             )
             self.revocations.bind(
                 sessions=listener.sessions,
@@ -405,6 +410,7 @@ class _Server:
                 health=self.health,
                 metrics=self.metrics,
                 version=version_facts(settings),
+                bounds=settings.bounds,
             )
             stack.push_async_callback(http.close)
             await open_admin(

@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from zipnet.access.bounds import DEFAULT_BOUNDS, WallBounds
@@ -34,6 +34,7 @@ from zipnet.access.quota import TokenBuckets
 from zipnet.access.refusal import AUTH_CODES, refusal
 from zipnet.access.shedding import Load
 from zipnet.errors import AdmissionError, LocalProtocolError
+from zipnet.wire.limits import DEFAULT_LIMITS, Limits
 from zipnet.wire.messages import Message, encode
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from zipnet.transport.session import Session
     from zipnet.wire.frames import Frame
 
-__all__ = ["RouteHandler", "SessionRoutes", "Wall", "WallParts", "is_auth_failure"]
+__all__ = ["RouteHandler", "SessionRoutes", "Wall", "WallParts", "is_auth_failure", "link_limits"]
 
 RouteHandler = Callable[["Session", bytes], Awaitable[Message | None]]
 """Answers a request of a session (its payload), or takes a push and returns None."""
@@ -80,6 +81,21 @@ class WallParts:
     capabilities: SessionCapabilities | None = None
     is_revoked: Callable[[PeerId | None], bool] = _nobody
     monotonic: Callable[[], float] = field(default=time.monotonic, repr=False)
+
+
+def link_limits(bounds: WallBounds) -> Limits:
+    """Return the limits of each link that go with a wall's bounds."""
+    return replace(
+        DEFAULT_LIMITS,
+        max_frame_bytes=bounds.body_bytes,
+        chunk_bytes=bounds.chunk_bytes,
+        handshake_deadline_s=bounds.first_bytes_s,
+        request_deadline_s=bounds.request_s,
+        min_bytes_per_s=bounds.min_bytes_per_s,
+        slow_grace_s=bounds.slow_grace_s,
+        idle_timeout_s=bounds.idle_s,
+        max_in_flight=bounds.in_flight,
+    )
 
 
 def is_auth_failure(code: str) -> bool:

@@ -14,6 +14,7 @@ from zipnet.protocol.ids import DEFAULT_UNIVERSE, PeerId, committee_fingerprint,
 from zipnet.protocol.params import Cadence
 from zipnet.settings.allowances import allowed_by
 from zipnet.settings.bounded import read_bounded
+from zipnet.settings.limits import bounds_of
 from zipnet.settings.model import CommonInput, fix_of
 from zipnet.settings.secretfiles import find_secret, load_secret
 from zipnet.settings.tokenfile import read_token_file
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from zipnet.access.bounds import WallBounds
     from zipnet.access.capability import CapabilityRole
     from zipnet.protocol.descriptor import Descriptor, NodeEntry, TrustedDescriptor
     from zipnet.protocol.identity import Identity
@@ -68,6 +70,7 @@ class NodeParts(TypedDict):
     cadence: Cadence
     access: AccessTerms
     admin_uids: tuple[int, ...]
+    bounds: WallBounds
 
 
 def read_descriptor(
@@ -218,7 +221,14 @@ class Assembly(Generic[_Input]):
             "cadence": self._cadence(given),
             "access": self._access(given),
             "admin_uids": self.pick("admin_uids", given.admin_uids, ()),
+            "bounds": self._bounds(given),
         }
+
+    def _bounds(self, given: NodeInput) -> WallBounds:
+        limits = given.limits or {}
+        shown = ", ".join(f"{name}={value:g}" for name, value in limits.items())
+        self.pick("limits", shown or None, "none")
+        return bounds_of(limits)
 
     def capability(self, file: Path | None) -> bytes | None:
         """Read the token a role shows; None when it was not given (row L2)."""

@@ -10,6 +10,7 @@ that says what to write.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from zipnet.access.capability import CapabilityRole
 from zipnet.errors import ConfigError
 from zipnet.protocol.ids import PeerId, parse_peer_id, validate_instance_name, validate_universe
 from zipnet.settings.allowances import ALLOWANCES
+from zipnet.settings.limits import LIMITS_FIX, parse_limits
 from zipnet.settings.values import (
     Endpoint,
     parse_cover_every,
@@ -249,6 +251,10 @@ class NodeInput(CommonInput):
     admin_uids: Annotated[tuple[int, ...], NoDecode, BeforeValidator(parse_uids)] | None = _field(
         "Numbers of the users, besides the node's own, that may speak to the admin socket.",
         "write user ids, separated by commas",
+    )
+    limits: Annotated[Mapping[str, float], NoDecode, BeforeValidator(parse_limits)] | None = _field(
+        "Bounds of what a caller may have (docs/wall.md), where the defaults do not fit.",
+        LIMITS_FIX,
     )
     round_period: _Duration | None = _field(
         "Time from one round's opening to the next; the descriptor's when unset.", _DURATION_FIX

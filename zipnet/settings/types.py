@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
+from zipnet.access.bounds import DEFAULT_BOUNDS, WallBounds
 from zipnet.access.terms import NO_TERMS, AccessTerms
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class NodeSettings(CommonSettings):
         access: For which roles this node wants to see a capability, and signed by whom.
         admin: Folder of the admin socket, not created here; None for no socket.
         admin_uids: Users, besides the node's own, that may speak to the admin socket.
+        bounds: What callers may have.
     """
 
     secret: Secret
@@ -129,6 +131,7 @@ class NodeSettings(CommonSettings):
     access: AccessTerms = NO_TERMS
     admin: Path | None = None
     admin_uids: tuple[int, ...] = ()
+    bounds: WallBounds = DEFAULT_BOUNDS
 
 
 DEFAULT_SNAPSHOT_EVERY: Final = 1000

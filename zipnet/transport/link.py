@@ -9,7 +9,9 @@ Rules:
 1. ``send`` is one frame at a time and waits while the engine's bounded buffer is full. A frame
    that misses its deadline, or whose sender is cancelled half-way, ends the link, since half a
    frame cannot be taken back.
-2. ``receive`` holds at most one incomplete frame and the chunk it came in.
+2. ``receive`` holds at most one incomplete frame and the chunk it came in. A frame that has begun
+   arrives at ``min_bytes_per_s`` or faster, after a grace; time this side did not read is not
+   counted.
 3. A peer's ``CLOSE`` frame ends the link like an end of stream does, with the peer's words.
 4. ``close`` never takes longer than ``close_deadline_s`` plus the engine's own bounded shutdown.
 """
@@ -17,11 +19,12 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
-from zipnet.errors import RemoteProtocolError, TransportError, ZipnetError
+from zipnet.errors import RemoteProtocolError, SlowPeerError, TransportError, ZipnetError
 from zipnet.wire.frames import (
     CloseCode,
     Frame,
@@ -91,6 +94,8 @@ class FramedConnection:
         self._send_lock = asyncio.Lock()
         self._ended: TransportError | None = None
         self._closed = asyncio.Event()
+        self._frame_took_s = 0.0  # of the frame that is arriving, and its bytes so far
+        self._frame_bytes = 0
 
     @property
     def peer_certificate(self) -> PeerCertificate:
@@ -141,8 +146,8 @@ class FramedConnection:
         """Return the next frame.
 
         Raises:
-            TransportError: At the end of the stream, after ``idle_timeout_s`` of silence, or when
-                the peer closed the link with a code.
+            SlowPeerError: After ``idle_timeout_s`` of silence, or when a frame arrives too slowly.
+            TransportError: At the end of the stream, or when the peer closed the link with a code.
             RemoteProtocolError: When the bytes are no frame; the caller closes with its code.
         """
         while not self._ready:
@@ -158,16 +163,39 @@ class FramedConnection:
 
     async def _next_frames(self) -> list[Frame]:
         self._decoder.feed(b"")  # an error behind frames already handed out is due now
+        within_s, why = self._limits.idle_timeout_s, "the peer was silent for too long"
+        if self._decoder.mid_frame:
+            left_s = self._frame_time_left_s()
+            if left_s < within_s:
+                within_s, why = left_s, "the peer sends a frame too slowly"
+        began = time.monotonic()
         try:
-            async with asyncio.timeout(self._limits.idle_timeout_s):
+            async with asyncio.timeout(within_s):
                 chunk = await self._stream.read()
         except TimeoutError as error:
-            self._end("the peer was silent for too long")
-            raise TransportError("the peer was silent for too long") from error
+            self._end(why)
+            raise SlowPeerError(why) from error
         if not chunk:
             cut = " in the middle of a frame" if self._decoder.mid_frame else ""
             raise TransportError(f"the peer ended the stream{cut}")
-        return self._decoder.feed(chunk)
+        frames = self._decoder.feed(chunk)
+        self._note_arrival(len(chunk), time.monotonic() - began, anew=bool(frames))
+        return frames
+
+    def _frame_time_left_s(self) -> float:
+        """Seconds the peer has for its next bytes, as it must keep up a rate (rule 2)."""
+        due_s = self._limits.slow_grace_s + self._frame_bytes / self._limits.min_bytes_per_s
+        return max(0.0, due_s - self._frame_took_s)
+
+    def _note_arrival(self, count: int, took_s: float, *, anew: bool) -> None:
+        """Count bytes and waiting for the frame that is arriving; a new one starts from nothing."""
+        if anew or not self._decoder.mid_frame or not self._frame_bytes:
+            self._frame_bytes, self._frame_took_s = count, 0.0
+        else:
+            self._frame_bytes += count
+            self._frame_took_s += took_s
+        if not self._decoder.mid_frame:
+            self._frame_bytes = 0
 
     def _end(self, why: str) -> None:
         if self._ended is None:

@@ -169,7 +169,8 @@ class QuicTransport:
         certificate: This node's certificate; None for a client, which cannot listen.
         registered: Not needed on QUIC (rule 2); taken so that both adapters are made alike.
         limits: Bounds of every connection.
-        on_handshake_failure: Called once for every inbound connection that never opened.
+        on_handshake_failure: Called once for every inbound connection that never opened; may be
+            set until it listens.
     """
 
     name = "quic"
@@ -185,7 +186,7 @@ class QuicTransport:
         self._certificate = certificate
         self._registered = registered
         self._limits = limits
-        self._on_handshake_failure = on_handshake_failure or (lambda: None)
+        self.on_handshake_failure = on_handshake_failure or (lambda: None)
 
     async def connect(
         self, host: str, port: int, *, expected_key: bytes, timeout_s: float
@@ -231,9 +232,7 @@ class QuicTransport:
         """
         if self._certificate is None:
             raise ConfigError("a transport without a certificate cannot listen")
-        listener = QuicListener(
-            self._certificate, handler, self._limits, self._on_handshake_failure
-        )
+        listener = QuicListener(self._certificate, handler, self._limits, self.on_handshake_failure)
         try:
             await listener.bind(host, port)
         except OSError as error:

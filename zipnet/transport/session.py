@@ -30,6 +30,7 @@ from zipnet.errors import (
     LocalProtocolError,
     PolicyMismatchError,
     RemoteProtocolError,
+    SlowPeerError,
     TransportError,
     UnknownInstanceError,
     ZipnetError,
@@ -161,7 +162,7 @@ async def _within(
     except TimeoutError as error:
         reason = "the handshake took too long"
         await connection.close(code=CloseCode.HANDSHAKE_DEADLINE, reason=reason)
-        raise TransportError(reason) from error
+        raise SlowPeerError(reason) from error
     except RemoteProtocolError as error:
         await connection.close(code=error.code, reason=str(error))
         raise

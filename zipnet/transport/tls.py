@@ -171,7 +171,8 @@ class TlsTransport:
         registered: Certificate DER by raw Ed25519 key, of every node in the descriptor. Read when
             ``listen`` or ``connect`` is called, not later.
         limits: Bounds of every connection.
-        on_handshake_failure: Called once for every inbound handshake that failed.
+        on_handshake_failure: Called once for every inbound handshake that failed; may be set until
+            it listens.
         dial: Opens the TCP connection to host and port within so many seconds, such as through a
             proxy; None connects directly.
     """
@@ -191,7 +192,7 @@ class TlsTransport:
         self._certificate = certificate
         self._registered = registered
         self._limits = limits
-        self._on_handshake_failure = on_handshake_failure or (lambda: None)
+        self.on_handshake_failure = on_handshake_failure or (lambda: None)
         self._local = PeerCertificate(certificate.public_key if certificate else None)
 
     async def connect(
@@ -275,14 +276,14 @@ class TlsTransport:
             )
         except OSError:  # refused certificate, wrong version, deadline: all end here
             accepted.close()
-            self._on_handshake_failure()
+            self.on_handshake_failure()
             return None
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         try:
             peer = self._peer_of(transport)
         except TransportError:
             transport.abort()
-            self._on_handshake_failure()
+            self.on_handshake_failure()
             return None
         return self._framed(reader, writer, peer)
 

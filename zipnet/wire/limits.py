@@ -33,6 +33,8 @@ class Limits:
         handshake_deadline_s: Time for transport handshake, and again for HELLO, in seconds.
         request_deadline_s: Time for the answer to a request unless the caller says otherwise.
         send_deadline_s: Time one frame may take to leave; then the link is given up.
+        min_bytes_per_s: Slowest a frame may arrive once it has taken ``slow_grace_s``.
+        slow_grace_s: Time a frame may take to arrive whatever its size.
         idle_timeout_s: Silence after which a link is given up; sessions ping at a third of it.
         close_deadline_s: Time ``close`` may spend on flushing before it cuts the link.
         max_in_flight: Requests open at once on one connection, in either direction.
@@ -48,6 +50,8 @@ class Limits:
     handshake_deadline_s: float = 5.0
     request_deadline_s: float = 5.0
     send_deadline_s: float = 30.0
+    min_bytes_per_s: int = 4096
+    slow_grace_s: float = 5.0
     idle_timeout_s: float = 20.0
     close_deadline_s: float = 2.0
     max_in_flight: int = 512

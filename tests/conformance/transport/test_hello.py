@@ -25,6 +25,7 @@ from zipnet.errors import (
     LocalProtocolError,
     PolicyMismatchError,
     RemoteProtocolError,
+    SlowPeerError,
     TransportError,
     UnknownInstanceError,
     ZipnetError,
@@ -199,7 +200,7 @@ async def test_a_peer_that_never_says_hello_is_closed_at_the_deadline(engine: En
         assert await asyncio.wait_for(until_ended(connection), PATIENCE_S) == []
         await connection.close()
         await asyncio.wait_for(node.done.wait(), PATIENCE_S)
-    assert [type(error) for error in node.refused] == [TransportError]
+    assert [type(error) for error in node.refused] == [SlowPeerError]
 
 
 async def test_an_acceptor_that_never_answers_is_left_at_the_deadline(engine: Engine) -> None:
