@@ -17,6 +17,7 @@ TRAIL = "s0.state/audit.log"
 
 
 @pytest.mark.requirement("A8")
+@pytest.mark.requirement("M9")
 @pytest.mark.requirement("Z7")
 def test_a_servers_trail_verifies_and_a_flipped_byte_in_it_is_named(tmp_path: Path) -> None:
     network = LiveNetwork(tmp_path)
