@@ -62,6 +62,9 @@ from zipnet.node.feed import Feed
 from zipnet.node.http import serve_http
 from zipnet.node.listen import ListenLimits, NodeListener
 from zipnet.node.notify import ServiceNotifier
+from zipnet.node.probe_descriptor import DescriptorProbe
+from zipnet.node.probe_entropy import EntropyProbe
+from zipnet.node.probes import Probe, watch_dependencies
 from zipnet.node.record_tail import RecordTail
 from zipnet.node.revocations import NodeRevocations
 from zipnet.node.uplink import deliver_aggregate
@@ -74,7 +77,7 @@ from zipnet.observe.metrics import NodeMetrics
 from zipnet.protocol.command import AbortReason
 from zipnet.protocol.ids import ServerIndex, short_peer_id
 from zipnet.protocol.registration import RegistryChange
-from zipnet.transport.certificate import node_certificate
+from zipnet.transport.certificate import CERTIFICATE_ENDS, node_certificate
 from zipnet.transport.dial import PersistentLink, refusal_code
 from zipnet.transport.quic import QuicTransport
 from zipnet.transport.session import Role, SessionTerms
@@ -158,6 +161,7 @@ class Aggregator:
             attestation=self._descriptor.descriptor.attestation.mode.value,
         )
         self.metrics.server_registry_size.set(len(self._descriptor.committee))
+        self.metrics.certificate_expiry.set(CERTIFICATE_ENDS.timestamp())
         self.health = Health(_CONDITIONS, self.metrics)
         self.machine = AggregatorMachine(self._descriptor, settings.entry, cadence=settings.cadence)
         self._own_capability = OwnCapability(
@@ -187,6 +191,7 @@ class Aggregator:
             next_sequence=lambda: self._tail.next_sequence or 0,
             last_record=lambda: self._tail.last_bytes,
             open_round=self._open_round,
+            on_lagged=self.metrics.bus_lagged.inc,
         )
         self._routes = AggregatorRoutes(
             params=self._descriptor.params,
@@ -351,6 +356,7 @@ class Aggregator:
                     self._upstream.run(),
                     self._watch(),
                     self._attestation.watch(self.health, self.metrics),
+                    watch_dependencies(self._probes(), self.health),
                     notifier.run_watchdog(),
                     self._own_capability.renew(self._dialled),
                 ]
@@ -367,6 +373,10 @@ class Aggregator:
             self._group = None
             for timer in self._timers:
                 timer.cancel()
+
+    def _probes(self) -> list[Probe]:
+        descriptor = DescriptorProbe(lambda: self._descriptor.descriptor, self.metrics)
+        return [EntropyProbe(), descriptor]
 
     async def _watch(self) -> None:
         while True:

@@ -5,7 +5,7 @@ Rules:
 1. Before a node binds a port it shows evidence to itself and judges it by the descriptor: what
    every peer would refuse is said at once, to the operator.
 2. It does so again while it runs; a node whose evidence would be refused is not ready, and says
-   which check fails.
+   which check fails. One whose collateral lapses within three days is degraded.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from zipnet.admission import EvidenceView, boot_id_of, gate_of
 from zipnet.attestation import PlatformAttestor
 from zipnet.errors import AdmissionError, ConfigError
+from zipnet.observe.health import HOLDS, degraded, failed
 from zipnet.observe.log import get_logger
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ __all__ = ["NodeAttestation"]
 
 _CONDITION = "attestation"
 _LOOK_S = 5.0
+_OVERDUE_S = 60.0
+_EXPIRING_S = 3 * 86400
 _SOURCE_HINT = "see TDX_SOURCE, TDX_COLLATERAL and TDX_EMULATOR in docs/reference/settings.md"
 
 _log = get_logger(__name__)
@@ -91,6 +94,8 @@ class NodeAttestation:
         attestor = self.attestor
         if attestor is None:
             return
+        if self._view is not None:
+            health.expect(_CONDITION, _OVERDUE_S)
         async with asyncio.TaskGroup() as group:
             group.create_task(attestor.run())
             while True:
@@ -98,15 +103,20 @@ class NodeAttestation:
                 if expires_at is not None:
                     metrics.collateral_expiry.set(expires_at)
                 if self._view is not None:
-                    await _judge_own(attestor, self._view, health)
+                    await _judge_own(attestor, self._view, health, metrics)
                 await asyncio.sleep(_LOOK_S)
 
 
-async def _judge_own(attestor: PlatformAttestor, view: EvidenceView, health: Health) -> None:
+async def _judge_own(
+    attestor: PlatformAttestor, view: EvidenceView, health: Health, metrics: NodeMetrics
+) -> None:
     try:
-        await attestor.check_own(view)
+        judgement = await attestor.check_own(view)
     except AdmissionError as error:
-        health.set(_CONDITION, ok=False, reason=error.code)
+        health.report(_CONDITION, failed(error.code))
         _log.error("own_evidence_refused", reason=error.code, error=str(error))
     else:
-        health.set(_CONDITION, ok=True)
+        metrics.evidence_expiry.set(judgement.not_after)
+        expires_at = attestor.collateral_expires_at
+        expiring = expires_at is not None and expires_at - attestor.now() < _EXPIRING_S
+        health.report(_CONDITION, degraded("collateral_expiring") if expiring else HOLDS)

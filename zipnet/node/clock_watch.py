@@ -5,7 +5,8 @@ Rules:
 1. A server asks the others what time they have; half of the journey there and back is taken off.
    What a slow journey may hide is added to the tolerance, so that load is not taken for skew.
 2. Rounds, evidence and descriptors are judged by the clock. A server that most of those it can ask
-   disagree with is not ready; one that disagrees with a minority is not at fault.
+   disagree with by a second is degraded, by five it is not ready; one that disagrees with a
+   minority is not at fault.
 3. A clock is never set here: that is the operator's.
 """
 
@@ -15,6 +16,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from zipnet.errors import ZipnetError
+from zipnet.observe.health import HOLDS, Finding, Level, degraded, failed
 from zipnet.observe.log import get_logger
 from zipnet.wire.messages import Clock, GetClock, Kind, decode
 
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
     from zipnet.observe.metrics import NodeMetrics
     from zipnet.protocol.ids import ServerIndex
 
-__all__ = ["ClockWatch", "clock_is_off", "estimate_skew"]
+__all__ = ["ClockWatch", "clock_is_off", "estimate_skew", "judge_clock"]
 
 TOLERATED_S: Final = 5.0
+SUSPECT_S: Final = 1.0
 _ASK_S = 5.0
+_OVERDUE_S = 30.0
 _TIMEOUT_S = 2.0
 _CONDITION = "clock"
 
@@ -54,6 +58,13 @@ def clock_is_off(estimates: Sequence[tuple[float, float]], tolerated_s: float) -
     return differ * 2 > len(estimates)
 
 
+def judge_clock(estimates: Sequence[tuple[float, float]]) -> Finding:
+    """Return what other servers' times say about this one's."""
+    if clock_is_off(estimates, TOLERATED_S):
+        return failed("clock_skew")
+    return degraded("clock_drifts") if clock_is_off(estimates, SUSPECT_S) else HOLDS
+
+
 class ClockWatch:
     """Compares clocks for one server.
 
@@ -75,10 +86,11 @@ class ClockWatch:
         self._wall = wall
         self._health = health
         self._metrics = metrics
-        self._off = False
+        self._found = HOLDS
 
     async def run(self, servers: Sequence[ServerIndex]) -> None:
         """Ask the other servers again and again until cancelled."""
+        self._health.expect(_CONDITION, _OVERDUE_S)
         while True:
             self._judge(await self._ask_all(servers))
             await asyncio.sleep(_ASK_S)
@@ -105,8 +117,9 @@ class ClockWatch:
     def _judge(self, found: Mapping[ServerIndex, tuple[float, float]]) -> None:
         for server, (skew, _) in found.items():
             self._metrics.clock_skew(int(server), skew)
-        off = clock_is_off(list(found.values()), TOLERATED_S)
-        self._health.set(_CONDITION, ok=not off, reason="clock_skew")
-        if off != self._off:
-            self._off = off
-            _log.warning("clock_judged", ready=not off, reason="clock_skew" if off else "agrees")
+        finding = judge_clock(list(found.values()))
+        self._health.report(_CONDITION, finding)
+        if finding != self._found:
+            self._found = finding
+            reason = finding.reason or "agrees"
+            _log.warning("clock_judged", ready=finding.level is not Level.FAILED, reason=reason)

@@ -130,6 +130,7 @@ class Feed:
         last_record: The newest record's bytes.
         open_round: The signed header of the round that is open now.
         limits: Bounds of each subscriber.
+        on_lagged: Told of each subscriber let go because it fell behind.
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class Feed:
         open_round: Callable[[], bytes | None],
         first_sequence: Callable[[], int] = lambda: 0,
         limits: FeedLimits = DEFAULT_FEED_LIMITS,
+        on_lagged: Callable[[], None] = lambda: None,
     ) -> None:
         self._read_records = read_records
         self._next_sequence = next_sequence
@@ -148,6 +150,7 @@ class Feed:
         self._last_record = last_record
         self._open_round = open_round
         self._limits = limits
+        self._on_lagged = on_lagged
         self._subscribers: dict[Session, _Subscriber] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -179,6 +182,7 @@ class Feed:
 
     def _drop(self, subscriber: _Subscriber) -> None:
         self._subscribers.pop(subscriber.session, None)
+        self._on_lagged()
         closing = asyncio.get_running_loop().create_task(
             subscriber.session.close(code=CloseCode.OVERLOADED, reason="fell behind the feed")
         )

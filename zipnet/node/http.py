@@ -2,8 +2,8 @@
 
 Rules:
 
-1. ``/healthz`` says that the process answers, nothing more. ``/readyz`` is 200 when every
-   condition holds, else 503; its body lists the failed conditions with their reasons.
+1. ``/healthz`` says that the process answers, nothing more. ``/readyz`` is 503 while a dependency
+   failed, else 200; its body names every dependency, and why one is failed or degraded.
 2. Every path stands behind the wall (``zipnet.node.wall_http``), and a connection that has sent no
    request in time is closed. Requests are not logged and there is no server header. Connections
    are few and short-lived.
@@ -31,14 +31,14 @@ from zipnet.node.wall import Wall, WallParts
 from zipnet.node.wall_http import walled_application
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from starlette.applications import Starlette
     from starlette.requests import Request
 
     from zipnet.access.bounds import WallBounds
     from zipnet.node.wall_http import HttpHandler
-    from zipnet.observe.health import Health
+    from zipnet.observe.health import FailedCondition, Health
     from zipnet.observe.metrics import NodeMetrics
 
 __all__ = ["HttpServer", "serve_application", "serve_http"]
@@ -220,6 +220,10 @@ def _impatient(first_bytes_s: float) -> type[H11Protocol]:
     return Impatient
 
 
+def _listed(items: Iterable[FailedCondition]) -> list[dict[str, str]]:
+    return [{"condition": item.condition, "reason": item.reason} for item in items]
+
+
 def _routes(
     health: Health, registry: CollectorRegistry, version: dict[str, str]
 ) -> dict[str, HttpHandler]:
@@ -227,10 +231,16 @@ def _routes(
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
-        failed = [{"condition": item.condition, "reason": item.reason} for item in health.failed()]
-        return JSONResponse(
-            {"ready": not failed, "failed": failed}, status_code=503 if failed else 200
-        )
+        failed, degraded = _listed(health.failed()), _listed(health.degraded())
+        status = "not_ready" if failed else "degraded" if degraded else "ready"
+        body = {
+            "ready": not failed,
+            "status": status,
+            "failed": failed,
+            "degraded": degraded,
+            "dependencies": health.states(),
+        }
+        return JSONResponse(body, status_code=503 if failed else 200)
 
     async def show_version(_: Request) -> Response:
         return JSONResponse(version)

@@ -45,10 +45,12 @@ from zipnet.node.listen import ListenLimits, NodeListener
 from zipnet.node.mesh import CommitteeMesh
 from zipnet.node.notify import ServiceNotifier
 from zipnet.node.record_keeper import RecordKeeper
+from zipnet.node.restarts import count_start
 from zipnet.node.revocations import NodeRevocations
 from zipnet.node.safe_mode import is_failed_write, note_of, serve_readers_only
 from zipnet.node.server_acts import ServerActs
 from zipnet.node.server_driver import EventQueue, ServerDriver, safe_mode_in
+from zipnet.node.server_health import SERVER_CONDITIONS, ServerHealth
 from zipnet.node.server_parts import ServerParts
 from zipnet.node.server_routes import ServerRoutes
 from zipnet.node.server_state import (
@@ -68,7 +70,7 @@ from zipnet.protocol.attestation import Gate
 from zipnet.protocol.ids import ServerIndex, short_peer_id
 from zipnet.protocol.pads import PadEngine
 from zipnet.storage.marker import SafeModeMarker
-from zipnet.transport.certificate import node_certificate
+from zipnet.transport.certificate import CERTIFICATE_ENDS, node_certificate
 from zipnet.transport.dial import PersistentLink, refusal_code
 from zipnet.transport.quic import QuicTransport
 from zipnet.transport.session import Role, SessionTerms
@@ -90,7 +92,6 @@ if TYPE_CHECKING:
 __all__ = ["SystemClock", "run_server"]
 
 _LOOK_AGAIN_S = 0.25
-_CONDITIONS = ("consensus", "committee_keys", "storage")
 
 
 class SystemClock:
@@ -247,7 +248,6 @@ class _Server:
         self._clock = SystemClock()
         self._notifier = notifier
         self._doubting: set[ServerIndex] = set()
-        self._waiting_for: frozenset[ServerIndex] = frozenset()
         self.metrics = NodeMetrics(
             CollectorRegistry(),
             instance=settings.instance,
@@ -260,7 +260,10 @@ class _Server:
         for transport in transports:
             transport.on_handshake_failure = self.metrics.tls_handshake_failures.inc
         self.metrics.server_registry_size.set(len(settings.descriptor.committee))
-        self.health = Health(_CONDITIONS, self.metrics)
+        self.metrics.certificate_expiry.set(CERTIFICATE_ENDS.timestamp())
+        if settings.state is not None:
+            self.metrics.service_restarts.inc(count_start(settings.state))
+        self.health = Health(SERVER_CONDITIONS, self.metrics)
         self.mesh = CommitteeMesh(self._links())
         self.consensus, self.seating = open_engine(settings, state, self.mesh)
         self._clocks = ClockWatch(self.mesh, self._clock.wall, self.health, self.metrics)
@@ -268,7 +271,13 @@ class _Server:
 
     def _build(self, settings: ServerSettings, state: ServerState) -> None:
         descriptor = settings.descriptor
-        self.keeper = RecordKeeper(state.records, descriptor, self.mesh, on_stored=self._on_stored)
+        self.keeper = RecordKeeper(
+            state.records,
+            descriptor,
+            self.mesh,
+            on_stored=self._on_stored,
+            metrics=self.metrics,
+        )
         guard = ReleaseGuard(
             server=settings.index,
             min_participants=settings.min_participants,
@@ -312,6 +321,13 @@ class _Server:
             client_evidence=self._client_evidence(),
         )
         self._client_watch = parts.client_evidence
+        self._looking_after = ServerHealth(
+            parts,
+            self.health,
+            state=settings.state,
+            monotonic=self._clock.monotonic,
+            is_revoked=self._revoked.is_set,
+        )
         self._events = events
         self.audit = AuditTrail(state.audit)
         self.feed = Feed(
@@ -320,6 +336,7 @@ class _Server:
             first_sequence=lambda: self.keeper.first_sequence,
             last_record=lambda: self.keeper.last_bytes,
             open_round=lambda: _signed_bytes(machine),
+            on_lagged=self.metrics.bus_lagged.inc,
         )
         self.keeper.attach(self.feed)
         self.machine = machine
@@ -473,7 +490,7 @@ class _Server:
             tasks = [
                 group.create_task(self.mesh.run(self._on_link)),
                 group.create_task(self._drive()),
-                group.create_task(self._watch_health()),
+                group.create_task(self._looking_after.run()),
                 group.create_task(self._notifier.run_watchdog()),
                 group.create_task(self._attestation.watch(self.health, self.metrics)),
                 group.create_task(self._watch_clients()),
@@ -516,39 +533,6 @@ class _Server:
             self.audit.note(
                 "secret_read", setting=name, key_id=key_id, source=origins.get(name, "unknown")
             )
-
-    async def _watch_health(self) -> None:
-        while True:
-            self._look_at_health()
-            # Whoever waits for a server to come back should not wait for this loop.
-            await asyncio.sleep(0.25 if self.health.ready() else 0.02)
-
-    def _look_at_health(self) -> None:
-        announced = len(self.machine.state.kem) == len(self._settings.descriptor.committee)
-        self.health.set("committee_keys", ok=announced, reason="keys_not_announced")
-        leader = self.consensus.leader()
-        self.health.set(
-            "consensus",
-            ok=leader is not None and self.consensus.caught_up(),
-            reason="no_leader" if leader is None else "catching_up",
-        )
-        if self._revoked.is_set():
-            self.health.set("standing", ok=False, reason="revoked")
-        self._look_for_absent()
-
-    def _look_for_absent(self) -> None:
-        """Say for whom the rounds wait, where they do (protocol.md §6.1, §6.6)."""
-        waiting = frozenset(self.machine.waiting_for(self._clock.monotonic()))
-        if waiting == self._waiting_for:
-            return
-        for server in sorted(waiting | self._waiting_for):
-            reason = f"waiting_for_server_{server}"
-            self.health.set(f"server_{server}", ok=server not in waiting, reason=reason)
-        self._waiting_for = waiting
-        if waiting:
-            self._log.warning("rounds_stalled", absent=sorted(waiting))
-        else:
-            self._log.info("rounds_resumed")
 
     async def _watch_clients(self) -> None:
         if self._client_watch is None:
@@ -606,7 +590,7 @@ class _Server:
 
     def _on_standing(self, standing: StandingChanged) -> None:
         self._log.info("standing_changed", leader=standing.leads, ready=standing.caught_up)
-        self._look_at_health()
+        self._looking_after.look()
 
     def _on_stored(self, record: VerifiedRecord) -> None:
         metrics, content = self.metrics, record.record.content

@@ -129,7 +129,9 @@ class ServerActs:
         """
         parts = self._parts
         data = sign_command(command, self._server, parts.descriptor.group, parts.identity)
+        began = time.monotonic()
         await parts.consensus.propose(data, timeout_s=_PROPOSE_TIMEOUT_S)
+        parts.metrics.commit_latency.observe(time.monotonic() - began)
 
     def still_has(self, event: Event) -> bool:
         """Tell whether an aggregate that arrived was not pushed out by others since."""
@@ -192,6 +194,7 @@ class ServerActs:
             except (TransportError, AdmissionError):
                 continue
             except RemoteProtocolError as error:
+                self._parts.metrics.integrity_fail.inc("blob")
                 self._log.warning("blob_refused", server=int(server), reason=error.reason)
         return None
 
@@ -326,6 +329,7 @@ class ServerActs:
                     self._require_partial(blob, server)
                     await parts.events.post(PartialArrived(server, digest))
         except RemoteProtocolError as error:
+            parts.metrics.integrity_fail.inc("blob")
             self._log.warning("blob_refused", reason=error.reason)
 
     def _require_partial(self, blob: bytes, server: ServerIndex) -> Partial:

@@ -35,6 +35,7 @@ from zipnet.errors import VerificationError
 from zipnet.protocol import ids
 
 __all__ = [
+    "CERTIFICATE_ENDS",
     "NodeCertificate",
     "certificate_public_key",
     "load_into",
@@ -42,7 +43,8 @@ __all__ = [
 ]
 
 _NOT_BEFORE = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
-_NOT_AFTER = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC)  # RFC 5280 §4.1.2.5
+CERTIFICATE_ENDS = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC)  # RFC 5280 §4.1.2.5
+"""When every node's certificate ends: never, for the descriptor is what ends."""
 _MAX_CERTIFICATE_BYTES = 4096
 
 
@@ -74,7 +76,7 @@ def node_certificate(private_key: Ed25519PrivateKey) -> NodeCertificate:
         .public_key(public_key)
         .serial_number(serial)
         .not_valid_before(_NOT_BEFORE)
-        .not_valid_after(_NOT_AFTER)
+        .not_valid_after(CERTIFICATE_ENDS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_signing_only(), critical=True)
         .sign(private_key, None)

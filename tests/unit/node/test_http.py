@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from zipnet.errors import ConfigError
 from zipnet.node.http import HttpServer, serve_http
 from zipnet.observe import Health
+from zipnet.observe.health import degraded
 from zipnet.observe.metrics import NodeMetrics
 
 if TYPE_CHECKING:
@@ -62,9 +63,23 @@ async def test_readyz_lists_what_fails_and_turns_200_when_nothing_does() -> None
     async with _serving() as (server, health):
         health.set("consensus", ok=False, reason="no_leader")
         failed = [{"condition": "consensus", "reason": "no_leader"}]
-        assert await _json(server.port, "/readyz") == (503, {"ready": False, "failed": failed})
+        status, body = await _json(server.port, "/readyz")
+        assert (status, body["ready"], body["failed"]) == (503, False, failed)
+        assert (body["status"], body["degraded"]) == ("not_ready", [])
+        assert body["dependencies"] == {"consensus": "failed"}
         health.set("consensus", ok=True)
-        assert await _json(server.port, "/readyz") == (200, {"ready": True, "failed": []})
+        status, body = await _json(server.port, "/readyz")
+        assert (status, body["ready"], body["failed"]) == (200, True, [])
+        assert body["status"] == "ready"
+
+
+async def test_a_degraded_node_is_ready_and_says_what_is_not_well() -> None:
+    async with _serving() as (server, health):
+        health.report("consensus", degraded("catching_up"))
+        status, body = await _json(server.port, "/readyz")
+    assert (status, body["ready"], body["status"]) == (200, True, "degraded")
+    assert body["degraded"] == [{"condition": "consensus", "reason": "catching_up"}]
+    assert body["dependencies"] == {"consensus": "degraded"}
 
 
 async def test_version_and_metrics_are_served_and_nothing_else_is() -> None:
