@@ -119,3 +119,23 @@ def test_nothing_but_transport_and_metrics_ports_may_be_bound(role: str) -> None
     assert "SocketBindDeny=any" in _lines(role)
     transport = {f"{ip}:{kind}:4433" for ip in ("ipv4", "ipv6") for kind in ("udp", "tcp")}
     assert allowed == transport | {"ipv4:tcp:9464"}
+
+
+@pytest.mark.requirement("L15")
+def test_logs_are_kept_seven_days_at_hand_and_thirty_sealed(tmp_path: Path) -> None:
+    for role in ROLES:
+        assert "LogNamespace=zipnet" in _lines(role)
+    journal = (OPS / "systemd" / "journald@zipnet.conf").read_text("utf-8").splitlines()
+    assert "MaxRetentionSec=7day" in journal
+    systemd = require_tool("systemd-analyze")
+    program = tmp_path / "zipnet"
+    program.write_text("#!/bin/true\n", "utf-8")
+    program.chmod(0o755)
+    for name in ("zipnet-logs.service", "zipnet-logs.timer"):
+        text = (OPS / "systemd" / name).read_text("utf-8")
+        (tmp_path / name).write_text(text.replace("/opt/zipnet/bin", str(tmp_path)), "utf-8")
+        result = run(systemd, "verify", "--man=no", tmp_path / name)
+        assert (result.returncode, result.stdout) == (0, ""), result.stdout
+    service = (OPS / "systemd" / "zipnet-logs.service").read_text("utf-8")
+    assert "logs seal" in service
+    assert "--keep 30" in service

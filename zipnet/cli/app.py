@@ -37,6 +37,7 @@ VERBS = {
     "safe-mode": "zipnet.cli.safe_mode",
     "audit": "zipnet.cli.audit",
     "archive": "zipnet.cli.archive",
+    "logs": "zipnet.cli.logs",
     "token": "zipnet.cli.token",
     "admin": "zipnet.cli.admin",
     "decommission": "zipnet.cli.decommission",

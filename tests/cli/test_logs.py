@@ -1,0 +1,87 @@
+"""`zipnet logs`: sealed by day, deleted after thirty, opened with the key alone."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+TEXT = b'{"event": "one"}\n' * 9000
+
+
+def _logs(*words: object, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "zipnet", "logs", *map(str, words)],
+        input=given,
+        capture_output=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder for sealed logs, and a key beside it."""
+    assert _logs("keygen", "--out", tmp_path / "k").returncode == 0
+    (tmp_path / "cold").mkdir()
+    return tmp_path / "cold"
+
+
+def _seal(folder: Path, *words: object) -> subprocess.CompletedProcess[bytes]:
+    key = folder.parent / "k.pub"
+    return _logs("seal", "--key", key, "--dir", folder, *words, given=TEXT)
+
+
+@pytest.mark.requirement("L15")
+def test_what_is_sealed_opens_with_the_key_and_goes_after_thirty_days(folder: Path) -> None:
+    today = datetime.now(UTC).date()
+    for days in (31, 29, 29):
+        done = _seal(folder, "--day", today - timedelta(days=days))
+        assert done.returncode == 0, done.stderr
+    names = {path.name for path in folder.iterdir()}
+    kept = str(today - timedelta(days=29))
+    assert names == {f"{kept}.znlog", f"{kept}-2.znlog"}
+    (folder / "not-ours").touch()
+    assert _seal(folder).returncode == 0
+    assert (folder / "not-ours").exists()
+    sealed = folder / f"{today - timedelta(days=1)}.znlog"
+    assert b"event" not in sealed.read_bytes()
+    opened = _logs("open", "--key", folder.parent / "k", sealed)
+    assert (opened.returncode, opened.stdout) == (0, TEXT)
+
+
+def test_the_key_is_two_files_and_only_one_of_them_secret(folder: Path) -> None:
+    secret, public = folder.parent / "k", folder.parent / "k.pub"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert public.read_text().startswith("zipnet-log-key-1 ")
+    again = _logs("keygen", "--out", secret)
+    assert again.returncode == 2
+    assert b"exists" in again.stderr
+
+
+def test_a_file_that_was_cut_off_is_exit_1(folder: Path) -> None:
+    assert _seal(folder, "--day", "2999-01-01").returncode == 0
+    (sealed,) = folder.iterdir()
+    sealed.write_bytes(sealed.read_bytes()[:-1])
+    done = _logs("open", "--key", folder.parent / "k", sealed)
+    assert done.returncode == 1
+    assert b"cut off" in done.stderr
+
+
+def test_what_cannot_be_used_is_one_line_and_exit_2(folder: Path) -> None:
+    secret, public = folder.parent / "k", folder.parent / "k.pub"
+    for words in (
+        ("seal", "--key", secret, "--dir", folder),
+        ("seal", "--key", folder / "nothing", "--dir", folder),
+        ("seal", "--key", public, "--dir", folder / "nothing"),
+        ("seal", "--key", public, "--dir", folder, "--day", "soon"),
+        ("open", "--key", secret, folder / "nothing"),
+        ("open", "--key", public, folder / "nothing"),
+    ):
+        done = _logs(*words, given=b"x")
+        assert (done.returncode, done.stdout) == (2, b""), words
+        assert len(done.stderr.splitlines()) == 1
+    assert list(folder.iterdir()) == []
