@@ -10,8 +10,9 @@ Rules:
    peer: one peer's newer collateral says nothing about what another has been given.
 3. Where a policy wants one identity per machine, the first to show it holds it until its evidence
    lapses.
-4. Both files are looked at again while :meth:`run` runs. A file that does not parse changes
-   nothing and is logged; a changed policy makes every standing bond be judged anew.
+4. Both files are looked at again while :meth:`run` runs. A file that is gone or does not parse
+   changes nothing and is logged, and ``on_source_broken`` is told; a changed policy makes every
+   standing bond be judged anew.
 """
 
 from __future__ import annotations
@@ -119,6 +120,8 @@ class PlatformAttestor:
         self._machines = PlatformRegister()
         self._holding: dict[bytes, int] = {}
         self._changed = asyncio.Event()
+        self._broken: dict[Path, float] = {}
+        self.on_source_broken: Callable[[str], None] = lambda _what: None
         self._load_collateral()
         self._load_policy()
 
@@ -268,12 +271,26 @@ class PlatformAttestor:
             stamp = _stamp(path)
             if stamp is not None:
                 self._stamps[path] = stamp  # said once, until it changes again
+            else:
+                self._stamps.pop(path, None)
             _log.error("attestation_file_refused", error=str(error), path=str(path))
+            if path not in self._broken:
+                self._broken[path] = time.monotonic()
+                self.on_source_broken(self._name_of(path))
             return
+        self._broken.pop(path, None)
         _log.info("attestation_file_loaded", path=str(path))
         if path == self._config.policy:
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
+
+    def _name_of(self, path: Path) -> str:
+        return "collateral" if path == self._config.collateral else "policy"
+
+    def broken_for_s(self, what: str) -> float:
+        """Return for how long ``collateral`` or ``policy`` could not be read; 0 when it can."""
+        since = [at for path, at in self._broken.items() if self._name_of(path) == what]
+        return time.monotonic() - since[0] if since else 0.0
 
     def _load_collateral(self) -> None:
         path = self._config.collateral

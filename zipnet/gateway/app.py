@@ -22,12 +22,14 @@ from prometheus_client import CollectorRegistry
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from zipnet.access.policy import Service
-from zipnet.errors import ConfigError, TransportError, ZipnetError
+from zipnet.access.refusal import refusal
+from zipnet.errors import AdmissionError, ConfigError, TransportError, ZipnetError
 from zipnet.gateway.history import History
 from zipnet.gateway.openapi import openapi
 from zipnet.gateway.page import CONTENT_SECURITY_POLICY, render_page
 from zipnet.gateway.publishing import Publishing
 from zipnet.gateway.views import BroadcastPage, Member, Problem, Round, RoundPage, Status
+from zipnet.node.breakers import Breakers
 from zipnet.node.build import build_version
 from zipnet.node.http import HttpServer, serve_application
 from zipnet.node.wall import Wall, WallParts
@@ -61,6 +63,7 @@ __all__ = [
 ALLOW_PUBLIC_BIND: Final = ALLOW_PUBLIC_GATEWAY
 """Value of ``public`` that lets the gateway listen beyond loopback."""
 
+_UPSTREAM = "upstream"
 _MAX_LIMIT = 256
 _DEFAULT_LIMIT = 64
 _MAX_FOLLOWERS = 128
@@ -149,6 +152,10 @@ class Gateway:
         self._descriptor = descriptor
         self._options = options
         self._on_trouble = on_trouble or (lambda _error: None)
+        self._metrics = NodeMetrics(
+            CollectorRegistry(), instance=descriptor.descriptor.name, role="gateway"
+        )
+        self._breakers = Breakers(self._metrics)
         self._history = History(self._reader, start=options.start)
         self._publishing: Publishing | None = None
         self._followers = 0
@@ -251,10 +258,7 @@ class Gateway:
         }
         if self._publishing is not None:
             routes["POST /v1/publish"] = self._publish
-        metrics = NodeMetrics(
-            CollectorRegistry(), instance=self._descriptor.descriptor.name, role="gateway"
-        )
-        wall = Wall(Service.GATEWAY, WallParts(metrics))
+        wall = Wall(Service.GATEWAY, WallParts(self._metrics))
         guarded = {route: self._guarded(handler) for route, handler in routes.items()}
         return walled_application(wall, guarded, headers=_HEADERS)
 
@@ -266,6 +270,10 @@ class Gateway:
                 answer = await route(request)
             except _BadRequestError as error:
                 answer = _problem(400, error.reason, str(error))
+            except AdmissionError as error:
+                if error.code == "breaker_open":
+                    raise  # its own; a server's refusal is no answer for this caller
+                answer = _problem(502, error.reason, str(error))
             except TimeoutError:
                 answer = _problem(503, "timeout", "no server showed those records in time")
             except TransportError as error:
@@ -348,7 +356,17 @@ class Gateway:
         limit = _number(request.query_params.get("limit", str(_DEFAULT_LIMIT)), "limit")
         if not 1 <= limit <= _MAX_LIMIT:
             raise _BadRequestError(f"limit is 1 to {_MAX_LIMIT}")
-        return start, await self._history.page(start, limit)
+        if not self._history.holds(start) and not self._breakers.allows(_UPSTREAM):
+            wait_s = self._breakers.retry_after_s(_UPSTREAM)
+            raise refusal("breaker_open", retry_after=wait_s)
+        try:
+            rounds = await self._history.page(start, limit)
+        except (TransportError, TimeoutError):
+            self._breakers.failed(_UPSTREAM)
+            raise
+        if not self._history.holds(start):
+            self._breakers.succeeded(_UPSTREAM)
+        return start, rounds
 
     def _start(self, text: str) -> int:
         number = _number(text, "from")

@@ -70,6 +70,11 @@ class History:
         """The newest record's sequence number, -1 before the first."""
         return self._rounds[-1].sequence if self._rounds else -1
 
+    def holds(self, start: int) -> bool:
+        """Whether a page from ``start`` on needs no server."""
+        first = self._rounds[0].sequence if self._rounds else 0
+        return start > self.newest or start >= first
+
     def latest(self, count: int) -> list[Round]:
         """Return the newest rounds, oldest first."""
         return list(self._rounds)[-count:]

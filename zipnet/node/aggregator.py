@@ -56,6 +56,7 @@ from zipnet.node.aggregator_routes import AggregatorRoutes
 from zipnet.node.alone import Target, require_alone
 from zipnet.node.attestation import NodeAttestation
 from zipnet.node.audit import AuditTrail
+from zipnet.node.breakers import Breakers
 from zipnet.node.build import build_commit, build_version
 from zipnet.node.capabilities import OwnCapability, SessionCapabilities
 from zipnet.node.feed import Feed
@@ -171,6 +172,7 @@ class Aggregator:
         self._capabilities = SessionCapabilities(
             settings.access, self._descriptor.group, self._revocations.book, time.time
         )
+        self._breakers = Breakers(self.metrics)
         self._wall_parts = WallParts(
             self.metrics,
             capabilities=self._capabilities,
@@ -489,6 +491,7 @@ class Aggregator:
             round_number=int(effect.round),
             deadline_s=self._settings.cadence.round_deadline_ms / 1000,
             metrics=self.metrics,
+            breakers=self._breakers,
         )
         _log.info("aggregate_sent", round=int(effect.round), participants=effect.count, count=taken)
 

@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from zipnet.admission import EvidenceView, boot_id_of, gate_of
@@ -96,6 +97,9 @@ class NodeAttestation:
             return
         if self._view is not None:
             health.expect(_CONDITION, _OVERDUE_S)
+        attestor.on_source_broken = metrics.breaker_open.inc
+        for what in ("collateral", "policy"):
+            metrics.watch_breaker(what, partial(attestor.broken_for_s, what))
         async with asyncio.TaskGroup() as group:
             group.create_task(attestor.run())
             while True:

@@ -8,6 +8,8 @@ Rules:
 1. ``send`` never waits: each link has one bounded queue; when it is full or the link is down the
    message is dropped, and the engine sends again.
 2. Messages of one link leave in order.
+3. A member that keeps leaving requests unanswered is not asked for a while
+   (``zipnet.node.breakers``); what is pushed to it, consensus above all, goes on.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from zipnet.errors import LocalProtocolError, TransportError
+from zipnet.errors import AdmissionError, LocalProtocolError, TransportError
 from zipnet.protocol.ids import ServerIndex
 from zipnet.wire.messages import Kind, Message, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from zipnet.node.breakers import Breakers
     from zipnet.transport.dial import PersistentLink
 
 __all__ = ["CommitteeMesh"]
@@ -35,9 +38,13 @@ class CommitteeMesh:
 
     Args:
         links: One link for each other member.
+        breakers: Who is left alone for a while; None asks whatever happens.
     """
 
-    def __init__(self, links: Mapping[ServerIndex, PersistentLink]) -> None:
+    def __init__(
+        self, links: Mapping[ServerIndex, PersistentLink], breakers: Breakers | None = None
+    ) -> None:
+        self._breakers = breakers
         self._lanes = {server: _Lane(link) for server, link in links.items()}
 
     def send(self, server: int, message: bytes) -> None:
@@ -82,14 +89,28 @@ class CommitteeMesh:
         """Ask another member and return its answer's payload.
 
         Raises:
-            TransportError: When there is no link or no answer in time.
+            TransportError: When there is no link, no answer in time, or there was none lately.
             AdmissionError: When the member refused.
             LocalProtocolError: When asked to ask itself.
         """
         lane = self._lanes.get(server)
         if lane is None:
             raise LocalProtocolError("a server does not ask itself")
-        return (await lane.link.request(kind, encode(message), timeout_s)).payload
+        breakers, target = self._breakers, f"server_{server}"
+        if breakers is None or lane.link.session is None:
+            return (await lane.link.request(kind, encode(message), timeout_s)).payload
+        if not breakers.allows(target):
+            raise TransportError(f"server {server} is left alone for a while: it did not answer")
+        try:
+            answer = await lane.link.request(kind, encode(message), timeout_s)
+        except TransportError:
+            breakers.failed(target)
+            raise
+        except AdmissionError:  # a refusal is an answer
+            breakers.succeeded(target)
+            raise
+        breakers.succeeded(target)
+        return answer.payload
 
     async def run(self, on_change: Callable[[ServerIndex, bool], None]) -> None:
         """Keep all links up and their queues moving until cancelled.

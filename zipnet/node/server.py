@@ -33,6 +33,7 @@ from zipnet.node.admin_verbs import AdminHooks, NodeVerbs
 from zipnet.node.alone import Target, require_alone
 from zipnet.node.attestation import NodeAttestation
 from zipnet.node.audit import AuditTrail
+from zipnet.node.breakers import Breakers
 from zipnet.node.build import build_commit, build_version
 from zipnet.node.capabilities import SessionCapabilities
 from zipnet.node.client_evidence import ClientEvidenceKeeper
@@ -264,7 +265,7 @@ class _Server:
         if settings.state is not None:
             self.metrics.service_restarts.inc(count_start(settings.state))
         self.health = Health(SERVER_CONDITIONS, self.metrics)
-        self.mesh = CommitteeMesh(self._links())
+        self.mesh = CommitteeMesh(self._links(), Breakers(self.metrics))
         self.consensus, self.seating = open_engine(settings, state, self.mesh)
         self._clocks = ClockWatch(self.mesh, self._clock.wall, self.health, self.metrics)
         self._build(settings, state)

@@ -31,7 +31,7 @@ from zipnet.observe.families import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 __all__ = [
     "COMMIT_LATENCY_BUCKETS_S",
@@ -295,6 +295,10 @@ class NodeMetrics(Families):
         if bound is None:
             bound = self._routes[route] = self._request_latency.labels(*self._where, route)
         bound.observe(seconds)
+
+    def watch_breaker(self, target: str, read: Callable[[], float]) -> None:
+        """Show for how long a target has been left alone, as ``read`` says when asked."""
+        self._breaker_seconds.labels(*self._where, target).set_function(read)
 
     def breaker_seconds(self, target: str, seconds: float) -> None:
         """Show for how long a target has been left alone."""
