@@ -8,6 +8,7 @@ the input as their file.
 
 from __future__ import annotations
 
+import io
 import random
 import sys
 import tempfile
@@ -49,9 +50,11 @@ from zipnet.errors import (
     VerificationError,
 )
 from zipnet.ledger.audit import AuditVerifier
+from zipnet.ledger.checkpoint import open_checkpoint
 from zipnet.ledger.ranges import read_range
 from zipnet.machines.bookmark import Bookmark
 from zipnet.machines.committee_snapshot import decode_state
+from zipnet.protocol.kem import KemKeyPair
 from zipnet.protocol.revocation import open_revocation, open_warrant
 from zipnet.protocol.secret import Secret, parse_secret_text
 from zipnet.settings.publicfile import parse_public
@@ -60,6 +63,7 @@ from zipnet.storage.compacting import CompactingFileJournal
 from zipnet.storage.custody import KeyCustody
 from zipnet.storage.journal import FileJournal
 from zipnet.storage.records import RecordLog
+from zipnet.storage.sealedlog import open_sealed
 from zipnet.wire.admin import decode_reply, decode_request
 
 if TYPE_CHECKING:
@@ -71,6 +75,7 @@ SEATS: Final = 3
 GROUP: Final = COMMITTEE.descriptor.group
 OPERATOR: Final = COMMITTEE.operator.public.ed25519
 ISSUER: Final = issuer_key(Secret(bytearray(range(1, 33))))
+LOG_KEYS: Final = KemKeyPair.from_seed(Secret(bytes(range(32))))
 NOW_S: Final = 1_900_000_000
 OUTSIDE: Final = (
     AdmissionError,
@@ -187,6 +192,8 @@ PARSERS: Final[dict[str, Callable[[bytes], object]]] = {
     "warrant": lambda data: open_warrant(data, GROUP, OPERATOR),
     "admin request": decode_request,
     "admin reply": decode_reply,
+    "checkpoint": lambda data: open_checkpoint(data, COMMITTEE.descriptor),
+    "sealed log": lambda data: list(open_sealed(io.BytesIO(data).read, LOG_KEYS)),
     "range": lambda data: list(read_range(data.splitlines(keepends=True))[1]),
 }
 _LIST: Final = list(PARSERS.values())

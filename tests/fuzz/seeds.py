@@ -12,7 +12,7 @@ from sim.disk import Disk
 from tdx.emulator import Emulator
 from tdx.policy import Policy
 from tdx.policy.toml import dump_policy
-from tests.fuzz.fuzz_stored import COMMITTEE, GROUP, NOW_S, OWNER
+from tests.fuzz.fuzz_stored import COMMITTEE, GROUP, LOG_KEYS, NOW_S, OWNER
 from tests.harness.committee import make_identity
 from zipnet.access.capability import CapabilityRole
 from zipnet.access.minting import (
@@ -23,11 +23,12 @@ from zipnet.access.minting import (
 from zipnet.access.tokentext import format_token
 from zipnet.consensus.members import Members, Snapshot
 from zipnet.consensus.messages import AppendEntries, Entry, RequestVote, encode_message
+from zipnet.ledger.checkpoint import LogCheckpoint, origin_of, sign_checkpoint
 from zipnet.ledger.ranges import RangeHead, RangeItem, RangeTree, write_range
 from zipnet.machines.bookmark import Bookmark
 from zipnet.machines.committee import CommitteeState
 from zipnet.machines.committee_snapshot import encode_state
-from zipnet.protocol.ids import Digest
+from zipnet.protocol.ids import Digest, ServerIndex
 from zipnet.protocol.kem import KemKeyPair
 from zipnet.protocol.revocation import RevokedKind, sign_revocation, sign_warrant
 from zipnet.protocol.secret import Secret, format_secret_text
@@ -36,6 +37,7 @@ from zipnet.storage.audit import AuditLog
 from zipnet.storage.custody import CustodyFiles, KeyCustody
 from zipnet.storage.journal import FileJournal
 from zipnet.storage.records import RecordLog
+from zipnet.storage.sealedlog import seal
 from zipnet.transport.certificate import node_certificate
 from zipnet.wire.admin import (
     LENGTH_BYTES,
@@ -71,6 +73,8 @@ def make_seeds() -> dict[str, bytes]:
         "record log": _records(),
         "custody": _custody(),
         "range": _range(),
+        "checkpoint": _checkpoint(),
+        "sealed log": b"".join(seal([b"a line\n"], LOG_KEYS.public, random.Random(1).randbytes)),
         "audit trail": _audit(identity),
         **_access(),
         "bookmark": Bookmark(7, Digest(bytes(32)), 3).to_text().encode(),
@@ -128,6 +132,12 @@ def _range() -> bytes:
     tree = RangeTree([bytes([n]) * 32 for n in range(5)])
     head = RangeHead(GROUP, 1, 2, tree.size, tree.root())
     return b"".join(write_range(head, [RangeItem(n, b"r", tree.path(n)) for n in (1, 2)]))
+
+
+def _checkpoint() -> bytes:
+    trusted = COMMITTEE.descriptor
+    checkpoint = LogCheckpoint(origin_of(trusted), 3, bytes(range(32)))
+    return sign_checkpoint(checkpoint, ServerIndex(0), COMMITTEE.identities[0]).encode()
 
 
 def _custody() -> bytes:
