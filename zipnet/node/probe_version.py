@@ -22,7 +22,7 @@ from zipnet.observe.health import HOLDS, Finding, Level, degraded, failed
 from zipnet.wire.messages import GetVersion, Kind, Version, decode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from zipnet.node.mesh import CommitteeMesh
     from zipnet.observe.metrics import NodeMetrics
@@ -58,14 +58,14 @@ class VersionProbe:
 
     Args:
         mesh: The way to them.
-        own: This server's version.
+        own: Returns this server's version.
         metrics: Where each answer is shown.
     """
 
     name = "versions"
     every_s = 2.0
 
-    def __init__(self, mesh: CommitteeMesh, own: str, metrics: NodeMetrics) -> None:
+    def __init__(self, mesh: CommitteeMesh, own: Callable[[], str], metrics: NodeMetrics) -> None:
         self._mesh = mesh
         self._own = own
         self._metrics = metrics
@@ -79,7 +79,7 @@ class VersionProbe:
         found: list[Level] = []
         for server, theirs in answers.items():
             if theirs is not None:
-                level = compare_versions(self._own, theirs)
+                level = compare_versions(self._own(), theirs)
                 self._metrics.version_supported(int(server), level is not Level.FAILED)
                 found.append(level)
         return judge_versions(found)

@@ -107,7 +107,7 @@ class ServerHealth:
                 lambda: parts.machine.state.next_sequence,
                 metrics,
             ),
-            VersionProbe(parts.mesh, build_version(), metrics),
+            VersionProbe(parts.mesh, build_version, metrics),
             DescriptorProbe(lambda: parts.descriptor.descriptor, metrics),
         ]
         return probes if self._disk is None else [*probes, self._disk]

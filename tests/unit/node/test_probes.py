@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import resource
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -15,18 +15,23 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from prometheus_client import CollectorRegistry
 
+from tests.harness.committee import HarnessCommittee
+from tests.harness.publishers import HarnessPublisher, play_round
 from zipnet.errors import StorageError
 from zipnet.node import probe_disk
 from zipnet.node.clock_watch import judge_clock
+from zipnet.node.mesh import CommitteeMesh
 from zipnet.node.probe_descriptor import DescriptorProbe
 from zipnet.node.probe_disk import DISK_FULL_BYTES, DISK_LOW_BYTES, PROBE_FILE, DiskProbe
 from zipnet.node.probe_entropy import EntropyProbe
 from zipnet.node.probe_ledger import LedgerProbe
 from zipnet.node.probe_version import compare_versions, judge_versions
 from zipnet.node.probes import PeerProbe, watch_dependencies
+from zipnet.node.record_keeper import RecordKeeper
 from zipnet.node.restarts import count_start
 from zipnet.observe.health import HOLDS, FailedCondition, Finding, Health, Level, degraded, failed
 from zipnet.observe.metrics import NodeMetrics
+from zipnet.storage.records import RecordLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -200,6 +205,13 @@ async def test_an_error_of_the_disk_has_its_own_name(
     assert await DiskProbe(tmp_path, _metrics()).look() == failed("io_error")
 
 
+async def test_a_disk_that_lets_a_server_wait_is_degraded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_disk, "_SLOW_S", -1.0)
+    assert await DiskProbe(tmp_path, _metrics()).look() == degraded("fsync_slow")
+
+
 # -- entropy ------------------------------------------------------------------------------------
 
 
@@ -256,6 +268,36 @@ async def test_a_record_that_cannot_be_read_back_is_damage() -> None:
     probe = LedgerProbe(cast("Any", keeper), cast("Any", None), lambda: 3, metrics)
     assert await probe.look() == failed("record_damaged")
     assert _value(metrics, "zipnet_integrity_fail_total", what="record") == 1
+
+
+async def test_one_bit_that_turns_on_the_disk_is_found_and_gone_when_it_turns_back(
+    tmp_path: Path,
+) -> None:
+    committee = HarnessCommittee()
+    crowd = [HarnessPublisher(committee, f"client-{i}") for i in range(2)]
+    for publisher in crowd:
+        publisher.register()
+    for _ in range(3):
+        play_round(committee, crowd)
+    with closing(RecordLog(tmp_path, group=committee.descriptor.group)) as log:
+        for sequence, data in enumerate(committee.records):
+            log.append(sequence, data)
+        keeper = RecordKeeper(
+            log, committee.descriptor, CommitteeMesh({}), on_stored=lambda _: None
+        )
+        probe = LedgerProbe(keeper, committee.descriptor, lambda: 3, _metrics())
+        assert [await probe.look() for _ in range(4)] == [HOLDS] * 4
+        segment = tmp_path / f"records-{0:012d}.log"
+        whole = segment.read_bytes()
+        middle = len(whole) // 2  # in the second record of three: found when its turn comes
+        with segment.open("r+b") as file:
+            file.seek(middle)
+            file.write(bytes([whole[middle] ^ 1]))
+        looks = [await probe.look() for _ in range(3)]
+        assert failed("record_damaged") in looks
+        with segment.open("r+b") as file:
+            file.write(whole)
+        assert [await probe.look() for _ in range(3)] == [HOLDS] * 3
 
 
 # -- versions, descriptor, clock -----------------------------------------------------------------
