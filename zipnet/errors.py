@@ -24,6 +24,7 @@ __all__ = [
     "ConfigError",
     "ConsensusError",
     "DuplicateIdentityError",
+    "EgressError",
     "EquivocationError",
     "GuardError",
     "LocalProtocolError",
@@ -191,6 +192,13 @@ class SlowPeerError(TransportError):
     """The other side of a link took longer than it may."""
 
     reason = "slow_peer"
+
+
+class EgressError(TransportError):
+    """This process may not connect there: neither descriptor nor settings name it."""
+
+    reason = "egress_refused"
+    retryable = False
 
 
 class ConsensusError(ZipnetError):

@@ -73,7 +73,9 @@ def gateway(
     otherwise in so many words. Runs until SIGTERM or Ctrl-C.
     """
     from zipnet.gateway import GatewayOptions
+    from zipnet.node.upstreams import upstreams
     from zipnet.posture import Subject, examine, probe_host, require_posture
+    from zipnet.transport.egress import restrict_egress
 
     flags: dict[str, object] = {
         "descriptor": descriptor,
@@ -106,6 +108,7 @@ def gateway(
         servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],
         capability=settings.capability,
     )
+    restrict_egress(upstreams(settings))
     asyncio.run(_serve(settings, options, Notes(quiet=quiet)))
 
 

@@ -12,11 +12,13 @@ from zipnet.errors import ConfigError
 from zipnet.node.process_memory import forbid_core_files, seal_memory
 from zipnet.node.sandbox import confine
 from zipnet.node.sole_use import hold_secrets
+from zipnet.node.upstreams import upstreams
 from zipnet.observe.log import configure_logging, get_logger
 from zipnet.posture import Subject, examine, probe_host, require_posture
 from zipnet.posture.subject import State
 from zipnet.protocol.ids import short_peer_id
 from zipnet.settings.types import ServerSettings
+from zipnet.transport.egress import restrict_egress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,6 +101,7 @@ def prepare_process(
         _say_secrets_read(node)
     if in_memory or any(isinstance(node, ServerSettings) and not node.state for node in listed):
         _seal()
+    restrict_egress({endpoint for node in listed for endpoint in upstreams(node)})
     _confine()
 
 

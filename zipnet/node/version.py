@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from zipnet.node.build import build_commit, build_version
 from zipnet.node.sandbox import sandbox_in_force
+from zipnet.transport.egress import egress_in_force
 
 if TYPE_CHECKING:
     from zipnet.settings.types import NodeSettings
@@ -14,7 +15,7 @@ __all__ = ["version_facts"]
 
 
 def version_facts(settings: NodeSettings) -> dict[str, str]:
-    """Return version, commit, posture, what weakens it by name, attestation, and the sandbox."""
+    """Return version, commit, posture, what weakens it by name, attestation, sandbox, egress."""
     return {
         "version": build_version(),
         "commit": build_commit(),
@@ -22,4 +23,5 @@ def version_facts(settings: NodeSettings) -> dict[str, str]:
         "allowed": ",".join(settings.allowed) or "nothing",
         "attestation": settings.descriptor.descriptor.attestation.mode.value,
         "sandbox": sandbox_in_force(),
+        "egress": egress_in_force(),
     }

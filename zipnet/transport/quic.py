@@ -32,6 +32,7 @@ from aioquic.tls import CipherSuite
 from cryptography import x509
 
 from zipnet.errors import ConfigError, TransportError
+from zipnet.transport.egress import dialling
 from zipnet.transport.link import FramedConnection, run_handler
 from zipnet.transport.quic_stream import UNLIMITED_DATA, QuicByteStream
 from zipnet.transport.udp import UdpSocket, bind_udp, connect_udp
@@ -195,7 +196,14 @@ class QuicTransport:
 
         Raises:
             TransportError: When the peer cannot be reached in time or holds another key.
+            EgressError: When this process may not connect there.
         """
+        with dialling(host, port):
+            return await self._connect(host, port, expected_key, timeout_s)
+
+    async def _connect(
+        self, host: str, port: int, expected_key: bytes, timeout_s: float
+    ) -> Connection:
         engine = QuicConnection(configuration=_configuration(self._limits, is_client=True))
         stream = QuicByteStream(
             engine, limits=self._limits, local_key=None, expected_key=expected_key

@@ -30,6 +30,7 @@ from functools import partial
 from zipnet.errors import ConfigError, TransportError, VerificationError
 from zipnet.ports import Connection, PeerCertificate
 from zipnet.transport.certificate import NodeCertificate, certificate_public_key, load_into
+from zipnet.transport.egress import dialling
 from zipnet.transport.link import FramedConnection, run_handler
 from zipnet.wire.limits import DEFAULT_LIMITS, Limits
 
@@ -202,7 +203,14 @@ class TlsTransport:
 
         Raises:
             TransportError: When the peer cannot be reached in time or holds another key.
+            EgressError: When this process may not connect there.
         """
+        with dialling(host, port):
+            return await self._connect(host, port, expected_key, timeout_s)
+
+    async def _connect(
+        self, host: str, port: int, expected_key: bytes, timeout_s: float
+    ) -> Connection:
         context = self._client_context(expected_key)
         reader = self._reader()
         protocol = asyncio.StreamReaderProtocol(reader)
