@@ -11,12 +11,16 @@ Rules:
 
 from __future__ import annotations
 
-import ctypes
+import ctypes.util
 import errno
+import importlib
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 __all__ = ["DENIED", "Confinement", "confine", "sandbox_in_force", "sandbox_missing"]
 
@@ -26,6 +30,7 @@ _PR_GET_SECCOMP: Final = 21
 _SOCK_TYPE_MASK: Final = 0xF
 _FILTER_MODE: Final = "2"
 _NO_LIBRARY: Final = "the system has no libseccomp"
+_SONAMES: Final = {"c": "libc.so.6", "seccomp": "libseccomp.so.2"}
 
 DENIED: Final = (
     *("execve", "execveat"),
@@ -68,9 +73,7 @@ def sandbox_in_force() -> str:
 
 def sandbox_missing() -> str:
     """Return why system calls could not be filtered here, empty where they could; tries nothing."""
-    try:
-        import pyseccomp  # noqa: F401, PLC0415 - as below
-    except (ImportError, RuntimeError, OSError):
+    if _binding() is None:
         return _NO_LIBRARY
     try:
         mode: int = ctypes.CDLL(None, use_errno=True).prctl(_PR_GET_SECCOMP, 0, 0, 0, 0)
@@ -100,17 +103,15 @@ def _refuse_new_privileges() -> bool:
 
 def _filter() -> str:
     """Load the filter; returns why it could not be, empty where it is in force."""
-    try:
-        # Here, not above: the module looks for the system's library when it is imported.
-        import pyseccomp  # noqa: PLC0415
-    except (ImportError, RuntimeError, OSError):
+    pyseccomp = _binding()
+    if pyseccomp is None:
         return _NO_LIBRARY
     refuse = pyseccomp.ERRNO(errno.EPERM)
     try:
         rules = pyseccomp.SyscallFilter(defaction=pyseccomp.ALLOW)
         rules.set_attr(pyseccomp.Attr.CTL_TSYNC, 1)
         for name in DENIED:
-            _add(rules, refuse, name)
+            _add(pyseccomp, rules, refuse, name)
         rules.add_rule(refuse, "socket", pyseccomp.Arg(0, pyseccomp.EQ, socket.AF_PACKET))
         for family in (socket.AF_INET, socket.AF_INET6):
             rules.add_rule(
@@ -125,12 +126,30 @@ def _filter() -> str:
     return ""
 
 
-def _add(rules: object, action: int, name: str) -> None:
-    import pyseccomp  # noqa: PLC0415
-
+def _add(pyseccomp: ModuleType, rules: object, action: int, name: str) -> None:
     try:
         rules.add_rule(action, name)  # type: ignore[attr-defined]
     except OSError:
         # A call this library or machine does not know cannot be made through it either.
         if pyseccomp.resolve_syscall(pyseccomp.system_arch(), name) >= 0:
             raise
+
+
+def _binding() -> ModuleType | None:
+    """Import the binding of libseccomp; None where the system has no such library.
+
+    It asks `ldconfig` or a compiler where the library is, as soon as it is imported: programs that
+    take their time and that a small image does not have. The loader itself knows the name.
+    """
+    asked = ctypes.util.find_library
+    ctypes.util.find_library = _known
+    try:
+        return importlib.import_module("pyseccomp")
+    except (ImportError, RuntimeError, OSError):
+        return None
+    finally:
+        ctypes.util.find_library = asked
+
+
+def _known(name: str) -> str | None:
+    return _SONAMES.get(name)
