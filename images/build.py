@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import platform
 import shutil
@@ -19,8 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from oci import ImageConfig, write_layout
-from rootfs import SITE, BuildError, make_rootfs
+from rootfs import SITE, SUITE, BuildError, make_rootfs
+from statements import provenance, sign_statement
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 _INPUTS: Final = (
@@ -37,6 +41,7 @@ def main() -> int:
     """Build what the arguments ask for; return the exit status."""
     parser = argparse.ArgumentParser(description="Build the zipnet image as an OCI layout.")
     parser.add_argument("--out", type=Path, required=True, help="folder for rootfs/ and oci/")
+    parser.add_argument("--sign", type=Path, help="PEM of an Ed25519 key to sign the provenance")
     parser.add_argument("--if-changed", action="store_true", help="keep a build of the same inputs")
     arguments = parser.parse_args()
     inputs = _inputs_digest()
@@ -46,7 +51,9 @@ def main() -> int:
         return 0
     started = time.monotonic()
     try:
+        key = None if arguments.sign is None else _signing_key(arguments.sign)
         digest = _build(arguments.out)
+        _write_statements(arguments.out, digest, key)
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -72,6 +79,38 @@ def _build(out: Path) -> str:
         epoch=epoch,
         tag="zipnet",
     )
+
+
+def _write_statements(out: Path, digest: str, key: Ed25519PrivateKey | None) -> None:
+    """Put beside the image what it is made of and how; signed where there is a key."""
+    bill = (out / "rootfs/usr/share/zipnet/sbom.cdx.json").read_bytes()
+    (out / "sbom.cdx.json").write_bytes(bill)
+    inputs = {
+        path.relative_to(CHECKOUT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in _input_files()
+    }
+    inputs["sbom.cdx.json"] = hashlib.sha256(bill).hexdigest()
+    statement = provenance(
+        image=digest,
+        commit=_git("rev-parse", "HEAD"),
+        inputs=inputs,
+        environment={"python": platform.python_version(), "suite": SUITE, "epoch": str(_epoch())},
+    )
+    (out / "provenance.json").write_text(json.dumps(statement, indent=1) + "\n", "utf-8")
+    envelope = out / "provenance.dsse.json"
+    envelope.unlink(missing_ok=True)
+    if key is not None:
+        envelope.write_text(json.dumps(sign_statement(statement, key)) + "\n", "utf-8")
+
+
+def _signing_key(path: Path) -> Ed25519PrivateKey:
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise BuildError(f"{path} holds no private key that can be used") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise BuildError(f"{path} holds no Ed25519 key")
+    return key
 
 
 def _layer_of(path: str) -> int:
@@ -123,11 +162,16 @@ def _git(*arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def _inputs_digest() -> str:
-    digest = hashlib.sha256()
+def _input_files() -> list[Path]:
+    """Return every file that decides what goes into the image."""
     files = [path for pattern in _INPUTS for path in CHECKOUT.glob(pattern)]
     files += [path for package in _SOURCES for path in (CHECKOUT / package).rglob("*.py")]
-    for path in sorted(files):
+    return sorted(files)
+
+
+def _inputs_digest() -> str:
+    digest = hashlib.sha256()
+    for path in _input_files():
         digest.update(f"{path.relative_to(CHECKOUT)}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -19,12 +19,18 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PYTHON", "SITE", "BuildError", "make_rootfs"]
+from statements import bill_of_materials
+
+__all__ = ["PYTHON", "SITE", "SUITE", "BuildError", "make_rootfs"]
 
 PYTHON: Final = "python3.11"
 SITE: Final = Path("usr/lib/python3/dist-packages")
-_PACKAGES: Final = ("python3.11-minimal", "libpython3.11-stdlib", "libstdc++6")
-_SUITE: Final = "bookworm"
+_PACKAGES: Final = (
+    *("python3.11-minimal", "libpython3.11-stdlib"),
+    # numpy's; the filter of system calls.
+    *("libstdc++6", "libseccomp2"),
+)
+SUITE: Final = "bookworm"
 
 # Of these folders only the named entries stay.
 _KEPT_PROGRAMS: Final = {"usr/bin": {PYTHON}, "usr/sbin": set[str](), "usr/libexec": set[str]()}
@@ -126,7 +132,7 @@ def _extract_packages(rootfs: Path) -> None:
         *("mmdebstrap", "--quiet", "--variant=extract", "--format=directory"),
         *("--include", ",".join(_PACKAGES)),
         "--skip=cleanup/apt/cache",  # the archives are the only trace of what was extracted
-        _SUITE,
+        SUITE,
         rootfs,
         *_sources(),
     )
@@ -136,9 +142,9 @@ def _sources() -> list[str]:
     """Apt's own source files, as far as they speak of the suite."""
     apt = Path("/etc/apt")
     files = [apt / "sources.list", *sorted(apt.glob("sources.list.d/*"))]
-    wanted = [str(f) for f in files if f.is_file() and _SUITE in f.read_text("utf-8")]
+    wanted = [str(f) for f in files if f.is_file() and SUITE in f.read_text("utf-8")]
     if not wanted:
-        raise BuildError(f"this machine's apt has no source for Debian {_SUITE}")
+        raise BuildError(f"this machine's apt has no source for Debian {SUITE}")
     return wanted
 
 
@@ -238,6 +244,13 @@ def _write_files(rootfs: Path, inventory: dict[str, str]) -> None:
     share.mkdir(parents=True)
     listing = json.dumps(inventory, indent=1, sort_keys=True) + "\n"
     (share / "debian-packages.json").write_text(listing, "utf-8")
+    bill = bill_of_materials(rootfs, SITE, inventory, version=_version(rootfs))
+    (share / "sbom.cdx.json").write_text(json.dumps(bill, indent=1) + "\n", "utf-8")
+
+
+def _version(rootfs: Path) -> str:
+    (info,) = (rootfs / SITE).glob("zipnet-*.dist-info")
+    return info.name.removeprefix("zipnet-").removesuffix(".dist-info")
 
 
 def _compile(rootfs: Path) -> None:

@@ -6,7 +6,9 @@ it cannot be built within the time a test run may take; `make images` demands it
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -18,10 +20,17 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.ops.tools import ROOT, require_tool, run
+
+_SPEC = importlib.util.spec_from_file_location("statements", ROOT / "images/statements.py")
+assert _SPEC is not None
+assert _SPEC.loader is not None
+statements = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(statements)
 
 pytestmark = [pytest.mark.image, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -128,6 +137,67 @@ def test_there_is_no_secret_and_no_trace_of_the_building_machine(image: Path) ->
             assert not any(trace in data for trace in traces), path
     names = {path.name for path in _files(image)}
     assert not names & {"direct_url.json", "pip.conf", "sources.list", "resolv.conf", ".env"}
+
+
+@pytest.mark.requirement("M11")
+def test_the_bill_of_materials_names_everything_that_is_inside(image: Path) -> None:
+    bill = json.loads((image / "sbom.cdx.json").read_text("utf-8"))
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    assert bill == json.loads((image / "rootfs/usr/share/zipnet/sbom.cdx.json").read_text("utf-8"))
+    purls = [component["purl"] for component in bill["components"]]
+    assert len(set(purls)) == len(purls)
+    debian = json.loads((image / "rootfs/usr/share/zipnet/debian-packages.json").read_text())
+    assert {purl.split("/")[2].split("@")[0] for purl in purls if ":deb/" in purl} == set(debian)
+    site = image / "rootfs/usr/lib/python3/dist-packages"
+    distributions = {path.name.split("-")[0].lower() for path in site.glob("*.dist-info")}
+    named = {purl.split("/")[1].split("@")[0] for purl in purls if ":pypi/" in purl}
+    assert {name.replace("-", "_") for name in named} == distributions
+    locked = (ROOT / "requirements/node.txt").read_text("utf-8")
+    for purl in purls:
+        if purl.startswith("pkg:pypi/") and not purl.startswith("pkg:pypi/zipnet@"):
+            assert purl.removeprefix("pkg:pypi/").replace("@", "==") in locked, purl
+    assert set(bill["dependencies"][0]["dependsOn"]) == set(purls)
+
+
+@pytest.mark.requirement("L14")
+def test_the_provenance_names_the_image_and_what_it_was_made_from(image: Path) -> None:
+    statement = json.loads((image / "provenance.json").read_text("utf-8"))
+    assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    index = json.loads((image / "oci" / "index.json").read_bytes())
+    (subject,) = statement["subject"]
+    assert f"sha256:{subject['digest']['sha256']}" == index["manifests"][0]["digest"]
+    made_from = {
+        entry["uri"].removeprefix("file:"): entry["digest"].get("sha256")
+        for entry in statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    }
+    for name in ("requirements/node.txt", "zipnet/cli/__init__.py", "images/rootfs.py"):
+        assert made_from[name] == hashlib.sha256((ROOT / name).read_bytes()).hexdigest()
+    bill = hashlib.sha256((image / "sbom.cdx.json").read_bytes()).hexdigest()
+    assert made_from["sbom.cdx.json"] == bill
+    text = json.dumps(statement)
+    assert str(ROOT) not in text
+    assert not re.search(r"https?://(?!in-toto\.io/|slsa\.dev/)", text)
+
+
+@pytest.mark.requirement("L14")
+def test_a_signed_statement_opens_with_its_key_alone() -> None:
+    key = Ed25519PrivateKey.generate()
+    statement = statements.provenance(image="sha256:00", commit="", inputs={}, environment={})
+    envelope = statements.sign_statement(statement, key)
+    assert statements.open_envelope(envelope, key.public_key()) == statement
+    with pytest.raises(InvalidSignature):
+        statements.open_envelope(envelope, Ed25519PrivateKey.generate().public_key())
+    payload = base64.b64decode(envelope["payload"]).replace(b"zipnet", b"zipmet")
+    with pytest.raises(InvalidSignature):
+        statements.open_envelope(
+            {**envelope, "payload": base64.b64encode(payload).decode()}, key.public_key()
+        )
+
+
+def test_calls_can_be_filtered_inside(image: Path) -> None:
+    script = "from zipnet.node.sandbox import sandbox_missing; print(repr(sandbox_missing()))"
+    result = _inside(image, "/usr/bin/python3.11", "-I", "-c", script)
+    assert (result.returncode, result.stdout) == (0, "''\n")
 
 
 def test_the_simulator_and_the_tests_stay_outside(image: Path) -> None:
