@@ -70,7 +70,11 @@ def test_a_node_becomes_ready_and_says_what_it_is(network: LiveNetwork, name: st
     assert node.http("/healthz")[0] == 200
     status, body = node.http("/version")
     assert status == 200
-    assert json.loads(body)["posture"] == "development"
+    said = json.loads(body)
+    assert said["posture"] == "development"
+    assert said["allowed"] == "nothing"
+    role = {"admin_socket", "durable", "embedded_log"} if name == "s1" else set()
+    assert set(said["features"].split(",")) == {"dials_tls", *role}
     assert node.metric("zipnet_ready_state") == 1
     assert node.metric("zipnet_bonds") >= 1
 

@@ -119,7 +119,7 @@ def test_each_dependency_that_breaks_is_named_and_so_is_its_return(tmp_path: Pat
         named = set(ready_of(made.small).dependencies)
         assert named >= {
             *("consensus", "committee_keys", "storage", "disk", "entropy", "ledger", "peers"),
-            *("versions", "descriptor", "clock"),
+            *("versions", "descriptor", "clock", "breakers"),
         }
         began = time.monotonic()
 

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 RULES = OPS / "prometheus" / "zipnet.rules.yml"
 CASES = OPS / "prometheus" / "zipnet.rules.test.yml"
-SAFETY_ALERTS = {"ZipnetSafeMode", "ZipnetPartialsRefused"}
+SAFETY_ALERTS = {
+    *("ZipnetSafeMode", "ZipnetPartialsRefused", "ZipnetWriteFailed", "ZipnetIntegrity"),
+    "ZipnetSequenceGap",
+}
 
 
 def _rules() -> Iterator[dict[str, object]]:
@@ -36,7 +39,12 @@ def _exported() -> tuple[set[str], bytes]:
     metrics = NodeMetrics(registry, instance="acme.mainnet", role="server")
     for by_reason in (metrics.rounds_aborted, metrics.partials_refused, metrics.rejected):
         by_reason.inc("version")
-    metrics.not_ready.set("no_leader", 1)
+    for labelled in (metrics.uds_denied, metrics.auth_failures, metrics.integrity_fail):
+        labelled.inc("record")
+    for gauge in (metrics.not_ready, metrics.degraded):
+        gauge.set("no_leader", 1)
+    metrics.version_supported(1, supported=True)
+    metrics.breaker_seconds("server_1", 0.0)
     text = generate_latest(registry)
     names = {re.split(r"[{ ]", line)[0] for line in text.decode().splitlines() if line[:1] != "#"}
     return names, text

@@ -29,7 +29,18 @@ from zipnet.wire.messages import Kind
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["POLICIES", "RouteId", "RoutePolicy", "Service", "policy_of", "route_name"]
+__all__ = [
+    "POLICIES",
+    "UNKNOWN_ROUTE",
+    "RouteId",
+    "RoutePolicy",
+    "Service",
+    "policy_of",
+    "route_name",
+]
+
+UNKNOWN_ROUTE: Final = "unknown"
+"""Name of every frame kind that is none of ours."""
 
 RouteId = int | str
 """Frame kind, ``METHOD /path`` or verb."""
@@ -185,4 +196,4 @@ def route_name(route: RouteId) -> str:
     try:
         return Kind(route).name.lower()
     except ValueError:
-        return "unknown"
+        return UNKNOWN_ROUTE

@@ -15,6 +15,7 @@ from zipnet import errors
 from zipnet.errors import ZipnetError
 from zipnet.observe.log import ALLOWED_FIELDS
 from zipnet.observe.metrics import NodeMetrics
+from zipnet.observe.names import ASKED_NAMES
 from zipnet.settings.allowances import ALLOWANCES
 from zipnet.settings.load import PRODUCTION_MIN_PARTICIPANTS
 from zipnet.settings.model import (
@@ -138,6 +139,7 @@ def _metrics() -> str:
         name = family.name + ("_total" if family.type == "counter" else "")
         shown = ", ".join(f"`{label}`" for label in extra)
         rows.append((f"`{name}`", family.type, shown, family.documentation))
+    asked = [(f"`{name}`", source, f"`{ours}`") for name, source, ours in ASKED_NAMES]
     fields = ", ".join(f"`{field}`" for field in sorted(ALLOWED_FIELDS))
     return f"""{_HEAD}
 # Metrics and logs
@@ -148,6 +150,11 @@ already say. A reason is the code of an error ([errors](errors.md)) or of a refu
 surplus ones count as `other`.
 
 {_table(("metric", "type", "more labels", "meaning"), rows)}
+## Names that were asked for
+
+What requirements and upstream call by another name, or by none:
+
+{_table(("asked for", "by", "metric"), asked)}
 ## Log fields
 
 Nodes write one JSON object per line on standard output. Only these fields get out; a line that lost

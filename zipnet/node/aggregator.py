@@ -65,7 +65,7 @@ from zipnet.node.listen import ListenLimits, NodeListener
 from zipnet.node.notify import ServiceNotifier
 from zipnet.node.probe_descriptor import DescriptorProbe
 from zipnet.node.probe_entropy import EntropyProbe
-from zipnet.node.probes import Probe, watch_dependencies
+from zipnet.node.probes import BreakerProbe, Probe, watch_dependencies
 from zipnet.node.record_tail import RecordTail
 from zipnet.node.revocations import NodeRevocations
 from zipnet.node.uplink import deliver_aggregate
@@ -378,7 +378,7 @@ class Aggregator:
 
     def _probes(self) -> list[Probe]:
         descriptor = DescriptorProbe(lambda: self._descriptor.descriptor, self.metrics)
-        return [EntropyProbe(), descriptor]
+        return [EntropyProbe(), descriptor, BreakerProbe(self._breakers.open_targets)]
 
     async def _watch(self) -> None:
         while True:

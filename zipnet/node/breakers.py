@@ -70,6 +70,11 @@ class Breakers:
             self._metrics.breaker_open.inc(target)
             _log.warning("breaker_opened", mode=target)
 
+    def open_targets(self) -> list[str]:
+        """Return what is left alone now, or has not answered well since it was."""
+        now = self._monotonic()
+        return [name for name, one in self._breakers.items() if one.open_for_s(now) > 0]
+
     def _of(self, target: str) -> Breaker:
         breaker = self._breakers.get(target)
         if breaker is None:

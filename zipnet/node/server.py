@@ -265,7 +265,8 @@ class _Server:
         if settings.state is not None:
             self.metrics.service_restarts.inc(count_start(settings.state))
         self.health = Health(SERVER_CONDITIONS, self.metrics)
-        self.mesh = CommitteeMesh(self._links(), Breakers(self.metrics))
+        self._breakers = Breakers(self.metrics)
+        self.mesh = CommitteeMesh(self._links(), self._breakers)
         self.consensus, self.seating = open_engine(settings, state, self.mesh)
         self._clocks = ClockWatch(self.mesh, self._clock.wall, self.health, self.metrics)
         self._build(settings, state)
@@ -328,6 +329,7 @@ class _Server:
             state=settings.state,
             monotonic=self._clock.monotonic,
             is_revoked=self._revoked.is_set,
+            breakers=self._breakers,
         )
         self._events = events
         self.audit = AuditTrail(state.audit)

@@ -18,13 +18,14 @@ from zipnet.node.probe_disk import DiskProbe
 from zipnet.node.probe_entropy import EntropyProbe
 from zipnet.node.probe_ledger import LedgerProbe
 from zipnet.node.probe_version import VersionProbe
-from zipnet.node.probes import PeerProbe, watch_dependencies
+from zipnet.node.probes import BreakerProbe, PeerProbe, watch_dependencies
 from zipnet.observe.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from zipnet.node.breakers import Breakers
     from zipnet.node.probes import Probe
     from zipnet.node.server_parts import ServerParts
     from zipnet.observe.health import Health
@@ -48,6 +49,7 @@ class ServerHealth:
         state: The state folder; None where nothing is kept.
         monotonic: Seconds that only go forward.
         is_revoked: Whether this very server was revoked.
+        breakers: What this server leaves alone while it keeps failing.
     """
 
     def __init__(
@@ -58,11 +60,13 @@ class ServerHealth:
         state: Path | None,
         monotonic: Callable[[], float],
         is_revoked: Callable[[], bool],
+        breakers: Breakers,
     ) -> None:
         self._parts = parts
         self._health = health
         self._monotonic = monotonic
         self._is_revoked = is_revoked
+        self._breakers = breakers
         self._waiting_for: frozenset[ServerIndex] = frozenset()
         self._disk = None if state is None else DiskProbe(state, parts.metrics)
         self._log = get_logger()
@@ -100,6 +104,7 @@ class ServerHealth:
         parts, metrics = self._parts, self._parts.metrics
         probes: list[Probe] = [
             PeerProbe(parts.mesh),
+            BreakerProbe(self._breakers.open_targets),
             EntropyProbe(),
             LedgerProbe(
                 parts.keeper,

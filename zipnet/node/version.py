@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zipnet.node.build import build_commit, build_version
+from zipnet.node.features import features_of
 from zipnet.node.sandbox import sandbox_in_force
 from zipnet.transport.egress import egress_in_force
 
@@ -19,6 +20,7 @@ def version_facts(settings: NodeSettings) -> dict[str, str]:
     return {
         "version": build_version(),
         "commit": build_commit(),
+        "features": ",".join(features_of(settings)),
         "posture": settings.posture,
         "allowed": ",".join(settings.allowed) or "nothing",
         "attestation": settings.descriptor.descriptor.attestation.mode.value,

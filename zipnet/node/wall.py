@@ -28,7 +28,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from zipnet.access.bounds import DEFAULT_BOUNDS, WallBounds
-from zipnet.access.policy import POLICIES, RouteId, RoutePolicy, Service, route_name
+from zipnet.access.policy import POLICIES, UNKNOWN_ROUTE, RouteId, RoutePolicy, Service, route_name
 from zipnet.access.principal import Principal, PrincipalKind, peer_principal
 from zipnet.access.quota import TokenBuckets
 from zipnet.access.refusal import AUTH_CODES, refusal
@@ -189,6 +189,8 @@ class Wall:
         self, principal: Principal, route: RouteId, size: int, *, push: bool
     ) -> RoutePolicy:
         policy = POLICIES[self.service].get(route)
+        if policy is None and route_name(route) == UNKNOWN_ROUTE:
+            self.parts.metrics.unknown_kind.inc()
         if policy is None or principal.kind not in policy.kinds or policy.push is not push:
             raise refusal("not_allowed")
         most = self.parts.bounds.body_bytes if policy.max_bytes is None else policy.max_bytes

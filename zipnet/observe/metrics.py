@@ -230,6 +230,9 @@ class NodeMetrics(Families):
             "For how long a target has been left alone; 0 while it is asked.",
             ("target",),
         )
+        self.unknown_kind = self._counter(
+            "zipnet_unknown_kind_total", "Requests and pushes of a kind this node does not know."
+        )
         self._request_latency = Histogram(
             "zipnet_request_latency_seconds",
             "Time in a request's handler, by route.",

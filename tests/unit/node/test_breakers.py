@@ -111,3 +111,18 @@ async def test_an_uplink_that_fails_is_tried_ever_more_rarely_and_the_others_get
     opened = metrics.registry.get_sample_value("zipnet_breaker_open_total", labels)
     assert opened is not None
     assert opened >= 2
+
+
+def test_open_targets_are_named_until_they_answer_well() -> None:
+    now = 0.0
+    metrics = NodeMetrics(CollectorRegistry(), instance="acme.test", role="server")
+    breakers = Breakers(metrics, failures=2, monotonic=lambda: now)
+    for target in ("server_1", "server_2", "server_2"):
+        assert breakers.allows(target)
+        breakers.failed(target)
+    now = 0.1
+    assert breakers.open_targets() == ["server_2"]
+    now = 10.0
+    assert breakers.allows("server_2")
+    breakers.succeeded("server_2")
+    assert breakers.open_targets() == []

@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from zipnet.observe.metrics import NodeMetrics
+from zipnet.observe.names import ASKED_NAMES
 
 PLAIN = {"zipnet_instance", "role"}
 REASON = PLAIN | {"reason"}
@@ -37,6 +38,7 @@ EXPECTED = {
     "zipnet_breaker_open": PLAIN | {"target"},
     "zipnet_breaker_open_seconds": PLAIN | {"target"},
     "zipnet_request_latency_seconds": PLAIN | {"route"},
+    "zipnet_unknown_kind": PLAIN,
     "zipnet_rounds_opened": PLAIN,
     "zipnet_rounds_finalized": PLAIN,
     "zipnet_rounds_aborted": REASON,
@@ -100,6 +102,13 @@ def test_exactly_the_named_metrics_with_exactly_the_named_labels() -> None:
         labels = {name for sample in family.samples for name in sample.labels}
         found[family.name] = labels - {"le"}
     assert found == EXPECTED
+
+
+@pytest.mark.requirement("A3")
+def test_every_name_that_was_asked_for_is_exported() -> None:
+    found = {family.name for family in text_string_to_metric_families(_scrape(_metrics()))}
+    for _, _, name in ASKED_NAMES:
+        assert name.removesuffix("_total") in found, name
 
 
 def test_nothing_is_labelled_with_the_scrapers_own_label() -> None:
