@@ -41,6 +41,7 @@ from zipnet.machines.server_effects import (
     Unblind,
     Unblinded,
     UnblindFailed,
+    UseDescriptor,
 )
 from zipnet.protocol.aggregate import Partial, decode_aggregate, decode_partial
 from zipnet.protocol.command import OpenRound
@@ -63,7 +64,7 @@ _SYNCS = 2
 class ServerWork(ServerBody):
     """The effects of one server."""
 
-    async def _perform(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - the table of effects
+    async def _perform(self, effect: Effect) -> None:  # noqa: C901, PLR0912, PLR0915 - the table of effects
         world = self.world
         match effect:
             case Propose():
@@ -116,6 +117,8 @@ class ServerWork(ServerBody):
                 self._aborted(effect)
             case EnforceRevocation():
                 world.note("revocation_enforced", self.name, note=effect.revocation.kind.name)
+            case UseDescriptor():
+                world.note("descriptor_adopted", self.name, note=str(effect.descriptor.version))
 
     async def _unblind(self, effect: Unblind) -> None:
         world, header = self.world, effect.header

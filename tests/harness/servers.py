@@ -57,6 +57,7 @@ from zipnet.machines.server_effects import (
     Unblind,
     Unblinded,
     UnblindFailed,
+    UseDescriptor,
 )
 from zipnet.protocol.aggregate import Aggregate, Partial, decode_aggregate, decode_partial
 from zipnet.protocol.command import OpenRound, RegisterClient, sign_command
@@ -95,6 +96,8 @@ from zipnet.storage.journal import FileJournal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from zipnet.protocol.descriptor import TrustedDescriptor
 
 __all__ = ["CrashedError", "HarnessClient", "HarnessServer", "ServerCluster"]
 
@@ -169,6 +172,7 @@ class ServerCluster:
         self.opened: list[RoundHeader] = []
         self.revoked: list[tuple[ServerIndex, bytes]] = []
         self.aborted: list[int] = []
+        self.adopted: list[tuple[ServerIndex, TrustedDescriptor]] = []
         self.crash: Callable[[int, Effect, str], bool] = lambda *_: False
         self._engine = pad_engine()
         self._counter = itertools.count()
@@ -328,6 +332,8 @@ class ServerCluster:
                 self.aborted.append(effect.aborted.round)
             case EnforceRevocation():
                 self.revoked.append((server.index, effect.statement))
+            case UseDescriptor():
+                self.adopted.append((server.index, effect.descriptor))
 
     def _propose(self, server: HarnessServer, command: object) -> None:
         identity = self.committee.identities[server.index]

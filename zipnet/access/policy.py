@@ -110,6 +110,7 @@ _SERVER_ROUTES: Final[dict[RouteId, RoutePolicy]] = {
     Kind.GET_RECORDS: _READ,
     Kind.GET_CHECKPOINT: RoutePolicy(_ALL, Rank.READING, cost=20, max_bytes=_SMALL),
     Kind.GET_CROWD: _READ,
+    Kind.GET_DESCRIPTOR: _READ,
     Kind.GET_KEM_KEYS: RoutePolicy(_CLIENT, Rank.PUBLISHING, cost=2, max_bytes=_SMALL),
     Kind.REGISTER: RoutePolicy(_CLIENT, Rank.PUBLISHING, cost=2),
     Kind.GET_REGISTRY: RoutePolicy(_NODES, Rank.RELAYING),
@@ -133,6 +134,7 @@ _AGGREGATOR_ROUTES: Final[dict[RouteId, RoutePolicy]] = {
     Kind.SUBSCRIBE: _FOLLOW,
     Kind.PRESENT_CAPABILITY: _SHOW_TOKEN,
     Kind.GET_RECORDS: _READ,
+    Kind.GET_DESCRIPTOR: _READ,
     Kind.SUBMIT_ENVELOPE: RoutePolicy(_CLIENT, Rank.PUBLISHING, given_back=True),
     Kind.SUBMIT_AGGREGATE: _AGGREGATE,
 }

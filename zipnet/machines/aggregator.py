@@ -29,6 +29,7 @@ from zipnet.machines.aggregator_effects import (
     Accept,
     ArmTimer,
     ChildAggregate,
+    DescriptorChanged,
     Distrust,
     Effect,
     EnvelopeReceived,
@@ -96,11 +97,8 @@ class AggregatorMachine:
         cadence: Cadence | None = None,
     ) -> None:
         self.registry = RegistryView()
-        self._descriptor = descriptor
-        cadence = cadence if cadence is not None else descriptor.descriptor.cadence
-        self._deadline_s = fold_deadline_s(descriptor, entry.node.name, cadence)
-        children = descriptor.children(entry.node.name)
-        self._children = frozenset(child.node.peer_id for child in children)
+        self._cadence = cadence if cadence is not None else descriptor.descriptor.cadence
+        self._go_by(descriptor, entry)
         self._here: dict[PeerId, int] = {}
         self._fold: Fold | None = None
         self._last_round = RoundNumber(0)
@@ -118,7 +116,7 @@ class AggregatorMachine:
         """The newest round this node folded or folds."""
         return self._last_round
 
-    def step(self, event: Event, now: float) -> list[Effect]:
+    def step(self, event: Event, now: float) -> list[Effect]:  # noqa: C901 - the table of events
         """Take one event and return what to do, in order."""
         effects: list[Effect] = []
         match event:
@@ -138,10 +136,18 @@ class AggregatorMachine:
                 effects.append(self._on_child(event))
             case RoundOver():
                 self._on_round_over(event.round)
+            case DescriptorChanged():
+                self._go_by(event.descriptor, event.entry)
             case TimerFired():
                 self._on_timer(now, effects)
         self._look_at_fold(now, effects)
         return effects
+
+    def _go_by(self, descriptor: TrustedDescriptor, entry: AggregatorEntry) -> None:
+        self._descriptor = descriptor
+        self._deadline_s = fold_deadline_s(descriptor, entry.node.name, self._cadence)
+        children = descriptor.children(entry.node.name)
+        self._children = frozenset(child.node.peer_id for child in children)
 
     # -- headers and registry --------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zipnet.protocol.aggregate import Aggregate
+    from zipnet.protocol.descriptor import AggregatorEntry, TrustedDescriptor
     from zipnet.protocol.envelope import Envelope
     from zipnet.protocol.header import SignedHeader
     from zipnet.protocol.ids import Digest, PeerId, RoundNumber
@@ -24,6 +25,7 @@ __all__ = [
     "Accept",
     "ArmTimer",
     "ChildAggregate",
+    "DescriptorChanged",
     "Distrust",
     "Effect",
     "EnvelopeReceived",
@@ -105,6 +107,14 @@ class RoundOver:
 
 
 @dataclass(frozen=True, slots=True)
+class DescriptorChanged:
+    """A later version of the descriptor is in force; this node's own entry in it."""
+
+    descriptor: TrustedDescriptor
+    entry: AggregatorEntry
+
+
+@dataclass(frozen=True, slots=True)
 class TimerFired:
     """Time went by."""
 
@@ -118,6 +128,7 @@ Event = (
     | EnvelopeReceived
     | ChildAggregate
     | RoundOver
+    | DescriptorChanged
     | TimerFired
 )
 

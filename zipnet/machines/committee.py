@@ -19,6 +19,9 @@ Rules:
 7. What the operator, or whoever has its warrant, revokes is out from that command on, for good: a
    revoked client is retired and not registered again, a revoked server's commands change nothing
    and no roster has it.
+8. What the operator signed as the next version of the descriptor is in force from
+   ``AdoptDescriptor`` on, between two rounds. Where it replaces a server, every client is retired:
+   none has a ciphertext for the newcomer.
 
 Privacy does not rest on this file: each server also asks its own ``guard`` before it releases
 anything, and the guard does not believe the log.
@@ -31,13 +34,16 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from zipnet.errors import RemoteProtocolError, VerificationError
+from zipnet.machines.offers import DescriptorAdopted, DescriptorOffered, Offers
 from zipnet.machines.registry import RegistryView
 from zipnet.protocol.command import (
     AbortReason,
     AbortRound,
+    AdoptDescriptor,
     AnnounceKem,
     ChooseAggregate,
     Command,
+    OfferDescriptor,
     OpenRound,
     PostPartial,
     RegisterClient,
@@ -53,7 +59,8 @@ from zipnet.protocol.ids import PeerId, RegistryIndex, RoundNumber
 from zipnet.protocol.record import RECORD_SIGNATURE_USE, ZERO_RECORD_HASH
 from zipnet.protocol.registration import RegistryChange
 from zipnet.protocol.reservation import EMPTY_SCHEDULE_HASH
-from zipnet.protocol.revocation import RevokedKind, open_revocation
+from zipnet.protocol.revocation import RevokedKind
+from zipnet.protocol.succession import open_by_operators, replaced_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -218,6 +225,8 @@ Outcome = (
     | SignaturePosted
     | RoundSealed
     | RoundAborted
+    | DescriptorOffered
+    | DescriptorAdopted
 )
 
 
@@ -225,7 +234,7 @@ class CommitteeState:
     """The replicated state and its one way to change: :meth:`apply`.
 
     Args:
-        descriptor: The trusted descriptor the committee runs under.
+        descriptor: The trusted descriptor the log begins under.
         max_clients: Bound on registered clients; more are refused, so memory stays bounded.
     """
 
@@ -248,6 +257,7 @@ class CommitteeState:
         self.serials: dict[PeerId, int] = {}
         self.registry_version = 0
         self.revoked: dict[tuple[RevokedKind, bytes], bytes] = {}
+        self.offers = Offers()
         # The whole of what may happen when: (phase, command) -> transition.
         self._transitions: dict[
             tuple[Phase, type[Command]], Callable[[ServerIndex, Command], Outcome]
@@ -260,12 +270,14 @@ class CommitteeState:
             (Phase.REVEALED, SignRecord): self._on_sign,
             (Phase.REVEALED, SealRecord): self._on_seal,
             (Phase.REVEALED, AbortRound): self._on_missed,
+            (Phase.IDLE, AdoptDescriptor): self._on_adopt,
         }
         for phase in Phase:
             self._transitions[phase, AnnounceKem] = self._on_announce
             self._transitions[phase, RegisterClient] = self._on_register
             self._transitions[phase, RetireClient] = self._on_retire
             self._transitions[phase, Revoke] = self._on_revoke
+            self._transitions[phase, OfferDescriptor] = self._on_offer
 
     @property
     def header(self) -> RoundHeader | None:
@@ -286,15 +298,14 @@ class CommitteeState:
         """Tell whether a member of the committee was revoked."""
         return bool(self.revoked) and self.is_revoked(self.descriptor.committee[server].peer_id)
 
-    def revocation_of(self, statement: bytes) -> Revocation:
-        """Check a statement against this group's operator.
+    def revocation_of(self, statement: bytes, *, ever: bool = False) -> Revocation:
+        """Check a statement against this group's operators, or all there ``ever`` were.
 
         Raises:
             RemoteProtocolError: It is no statement of this group.
             VerificationError: Nobody entitled signed it.
         """
-        operator = self.descriptor.descriptor.operator.ed25519
-        return open_revocation(statement, self.descriptor.group, operator)
+        return open_by_operators(statement, self.descriptor, ever=ever)
 
     def apply(self, data: bytes) -> Outcome:
         """Apply one committed command and say what became of it."""
@@ -381,6 +392,28 @@ class CommitteeState:
         if index is not None:
             self._retire(index)
         return PrincipalRevoked(revocation, command.statement, index)
+
+    def _on_offer(self, author: ServerIndex, command: Command) -> Outcome:
+        assert isinstance(command, OfferDescriptor)
+        reason = self.offers.take(author, command, self.descriptor)
+        return DescriptorOffered(author, command.position) if reason is None else Refused(reason)
+
+    def _on_adopt(self, _author: ServerIndex, command: Command) -> Outcome:
+        """Rule 8."""
+        assert isinstance(command, AdoptDescriptor)
+        new = self.offers.find(command.version, command.descriptor)
+        if new is None:
+            return Refused("not_offered")
+        seat = replaced_server(self.descriptor.descriptor, new.descriptor)
+        self.descriptor = new
+        self.offers.clear()
+        retired: tuple[RegistryIndex, ...] = ()
+        if seat is not None:
+            self.kem.pop(seat, None)
+            retired = tuple(change.index for change in self.registry.active_changes())
+        for index in retired:
+            self._retire(index)
+        return DescriptorAdopted(new, seat, retired)
 
     def _retire(self, index: RegistryIndex) -> None:
         until = RoundNumber(self.last_round + 1)

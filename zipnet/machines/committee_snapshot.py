@@ -38,12 +38,14 @@ from typing import TYPE_CHECKING, Final
 from zipnet.errors import LocalProtocolError, RemoteProtocolError, VerificationError
 from zipnet.machines.committee import MAX_REVOCATIONS, CommitteeState, KemAnnounced, Phase
 from zipnet.protocol.command import ChooseAggregate, SignRecord
+from zipnet.protocol.descriptor import MAX_DESCRIPTOR_BYTES
 from zipnet.protocol.encoding import Reader, Writer
 from zipnet.protocol.header import SignedHeader, decode_roster, encode_roster
 from zipnet.protocol.identity import HYBRID_SIGNATURE_BYTES
 from zipnet.protocol.ids import Digest, PeerId, RoundNumber, ServerIndex, derive
 from zipnet.protocol.registration import RegistryChange
 from zipnet.protocol.revocation import MAX_STATEMENT_BYTES
+from zipnet.protocol.succession import succeed
 
 if TYPE_CHECKING:
     from zipnet.protocol.descriptor import TrustedDescriptor
@@ -53,6 +55,7 @@ __all__ = ["MAX_STATE_BYTES", "decode_state", "encode_state", "state_digest"]
 MAX_STATE_BYTES: Final = 48 << 20
 _VERSION: Final = 1
 _WITH_REVOCATIONS: Final = 2
+_WITH_VERSIONS: Final = 3
 _MAX_HEADER: Final = 512
 _MAX_CHANGE: Final = 128
 _PHASES: Final = (Phase.IDLE, Phase.OPEN, Phase.CHOSEN, Phase.REVEALED)
@@ -65,8 +68,12 @@ def encode_state(state: CommitteeState) -> bytes:
         LocalProtocolError: It is larger than :data:`MAX_STATE_BYTES`.
     """
     version = _WITH_REVOCATIONS if state.revoked else _VERSION
+    if state.descriptor.earlier or state.offers:
+        version = _WITH_VERSIONS
     writer = Writer().u8(version).fixed(state.descriptor.group, 32)
     writer.u64(state.descriptor.descriptor.version)
+    if version == _WITH_VERSIONS:
+        _write_versions(writer, state)
     writer.u8(_PHASES.index(state.phase)).u64(state.last_round).u64(state.last_final)
     writer.fixed(state.last_record, 32).fixed(state.schedule, 32)
     writer.u64(state.next_sequence).u64(state.registry_version).u8(len(state.kem))
@@ -74,7 +81,7 @@ def encode_state(state: CommitteeState) -> bytes:
         writer.u8(announced.server).u64(announced.epoch).fixed(announced.announcement, 32)
     _write_round(writer, state)
     _write_registry(writer, state)
-    if state.revoked:
+    if version != _VERSION:
         writer.u32(len(state.revoked))
         for statement in state.revoked.values():
             writer.var16(statement)
@@ -82,6 +89,27 @@ def encode_state(state: CommitteeState) -> bytes:
     if len(data) > MAX_STATE_BYTES:
         raise LocalProtocolError(f"a committee state of {len(data)} bytes is too large to keep")
     return data
+
+
+def _write_versions(writer: Writer, state: CommitteeState) -> None:
+    """The versions after the one the log began under: each is signed by the one before it."""
+    after = (*state.descriptor.earlier, state.descriptor)[1:]
+    writer.u16(len(after))
+    for item in after:
+        writer.var32(item.descriptor.file)
+    state.offers.write(writer)
+
+
+def _read_versions(reader: Reader, state: CommitteeState) -> None:
+    count = reader.u16()
+    try:
+        for _ in range(count):
+            file = reader.var32(max_len=MAX_DESCRIPTOR_BYTES)
+            state.descriptor = succeed(state.descriptor, file)
+    except VerificationError as error:
+        raise RemoteProtocolError("a committee state under a version that is not ours") from error
+    if not state.offers.read(reader, state.descriptor):
+        raise RemoteProtocolError("a committee state with an impossible offer")
 
 
 def _write_round(writer: Writer, state: CommitteeState) -> None:
@@ -121,7 +149,7 @@ def decode_state(
 
     Args:
         data: What :func:`encode_state` returned, here or on another server.
-        descriptor: The descriptor the committee runs under.
+        descriptor: The descriptor the log began under, or a later one with those before it.
         max_clients: As for :class:`~zipnet.machines.committee.CommitteeState`.
 
     Raises:
@@ -130,11 +158,13 @@ def decode_state(
     if len(data) > MAX_STATE_BYTES:
         raise RemoteProtocolError("a committee state of an impossible size")
     reader = Reader(data)
-    state = CommitteeState(descriptor, max_clients=max_clients)
+    state = CommitteeState(descriptor.founding, max_clients=max_clients)
     version = reader.u8()
     named = (reader.fixed(32), reader.u64())
-    known = version in (_VERSION, _WITH_REVOCATIONS)
-    if not known or named != (descriptor.group, descriptor.descriptor.version):
+    if version == _WITH_VERSIONS:
+        _read_versions(reader, state)
+    known = version in (_VERSION, _WITH_REVOCATIONS, _WITH_VERSIONS)
+    if not known or named != (descriptor.group, state.descriptor.version):
         raise RemoteProtocolError("a committee state of another layout, group or descriptor")
     phase = reader.u8()
     if phase >= len(_PHASES):
@@ -148,7 +178,7 @@ def decode_state(
         state.kem[server] = KemAnnounced(server, epoch, Digest(reader.fixed(32)))
     _read_round(reader, state)
     _read_registry(reader, state)
-    if version == _WITH_REVOCATIONS:
+    if version != _VERSION:
         _read_revocations(reader, state)
     reader.finish()
     # What was sorted, named once, and in bounds writes itself again byte for byte.
@@ -201,7 +231,7 @@ def _read_revocations(reader: Reader, state: CommitteeState) -> None:
     for _ in range(count):
         statement = reader.var16(max_len=MAX_STATEMENT_BYTES)
         try:
-            revocation = state.revocation_of(statement)
+            revocation = state.revocation_of(statement, ever=True)
         except VerificationError as error:
             raise RemoteProtocolError("a committee state with a forged revocation") from error
         state.revoked[revocation.kind, revocation.target] = statement

@@ -11,7 +11,8 @@ Rules:
 2. An aggregate is chosen as soon as every root has sent one, or when the roots' time is up: the
    largest, if it is large enough.
 3. A round is given up when its deadline passes before all partials are committed to, never after.
-4. Where the descriptor allows absences, a record is sealed at the deadline with what is signed.
+4. A version of the descriptor that was offered in full is adopted before another round opens.
+5. Where the descriptor allows absences, a record is sealed at the deadline with what is signed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from zipnet.machines.committee import Phase
 from zipnet.protocol.command import (
     AbortReason,
     AbortRound,
+    AdoptDescriptor,
     ChooseAggregate,
     Command,
     SealRecord,
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from zipnet.machines.committee import CommitteeState
-    from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.ids import Digest
     from zipnet.protocol.params import Cadence
     from zipnet.protocol.participants import Participants
@@ -66,7 +67,6 @@ class Leader:
 
     Args:
         server: The server.
-        descriptor: The trusted descriptor.
         cadence: Round period and deadlines.
         min_participants: Fewest clients to open or choose for.
     """
@@ -74,15 +74,12 @@ class Leader:
     def __init__(
         self,
         server: ServerIndex,
-        descriptor: TrustedDescriptor,
         cadence: Cadence,
         min_participants: int,
     ) -> None:
         self._server = server
-        self._descriptor = descriptor
         self._cadence = cadence
         self._min_participants = min_participants
-        self._roots = sum(1 for e in descriptor.descriptor.aggregators if e.parent is None)
 
     def decide(self, state: CommitteeState, view: LeaderView) -> Command | RoundHeader | None:
         """Return the command to propose, the header to open with, or None to wait."""
@@ -95,24 +92,28 @@ class Leader:
                 absent = tuple(s for s in _roster(state) if s not in state.partials)
                 return AbortRound(state.last_round, AbortReason.PARTIAL_MISSING, absent)
             case Phase.REVEALED if self._is_late(view):
-                enough = len(state.signatures) >= self._descriptor.required_signatures
+                enough = len(state.signatures) >= state.descriptor.required_signatures
                 return SealRecord(state.last_round) if enough else None
         return None
 
-    def _when_idle(self, state: CommitteeState, view: LeaderView) -> RoundHeader | None:
+    def _when_idle(self, state: CommitteeState, view: LeaderView) -> Command | RoundHeader | None:
+        offered = state.offers.whole()
+        if offered is not None:
+            return AdoptDescriptor(offered.version, offered.descriptor.digest)
         early = view.now < view.last_open + self._cadence.round_period_ms / 1000
         few = state.registry.active_count < self._min_participants
         if early or (few and not state.has_untold_retirements()):
             return None
-        everyone = range(len(self._descriptor.committee))
+        descriptor = state.descriptor
+        everyone = range(len(descriptor.committee))
         here = (ServerIndex(i) for i in everyone if i == self._server or i in view.connected)
         roster = tuple(server for server in here if not state.is_revoked_server(server))
-        if len(roster) < self._descriptor.required_signatures:
+        if len(roster) < descriptor.required_signatures:
             return None
         return RoundHeader(
-            group=self._descriptor.group,
+            group=descriptor.group,
             round=RoundNumber(state.last_round + 1),
-            descriptor_version=self._descriptor.descriptor.version,
+            descriptor_version=descriptor.descriptor.version,
             previous_final=state.last_final,
             previous_record=state.last_record,
             schedule=state.schedule,
@@ -130,7 +131,8 @@ class Leader:
         if best is None:
             why = AbortReason.NO_AGGREGATE
             return AbortRound(state.last_round, why, ()) if time_is_up else None
-        if not time_is_up and len(view.aggregates) < self._roots:
+        roots = sum(1 for e in state.descriptor.descriptor.aggregators if e.parent is None)
+        if not time_is_up and len(view.aggregates) < roots:
             return None
         digest, participants = best
         if len(participants) < self._min_participants:

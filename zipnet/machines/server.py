@@ -15,7 +15,9 @@ Rules:
 5. Only the leader opens, chooses, aborts and seals; every server could, and the log decides.
 6. A partial is given up, in the log and after the deadline only, when no server gave it and its own
    is out of reach or has given it up as well.
-7. What the log revokes is cut off at once, caught up or not. A server that reads its own revocation
+7. A version of the descriptor that the operator gave this server is offered, part by part, until
+   the log has adopted one of that number.
+8. What the log revokes is cut off at once, caught up or not. A server that reads its own revocation
    does nothing more.
 """
 
@@ -37,6 +39,7 @@ from zipnet.machines.committee import (
 from zipnet.machines.committee_snapshot import decode_state
 from zipnet.machines.guard import RefusedRelease, ReleaseRequest
 from zipnet.machines.leader import Leader, LeaderView
+from zipnet.machines.offers import DescriptorAdopted
 from zipnet.machines.server_effects import (
     AdmitClient,
     AggregateArrived,
@@ -46,6 +49,7 @@ from zipnet.machines.server_effects import (
     ClientAdmitted,
     ClientNotAdmitted,
     Committed,
+    DescriptorGiven,
     Effect,
     EnforceRevocation,
     Event,
@@ -73,6 +77,7 @@ from zipnet.machines.server_effects import (
     Unblind,
     Unblinded,
     UnblindFailed,
+    UseDescriptor,
 )
 from zipnet.protocol.command import (
     AbortReason,
@@ -127,7 +132,7 @@ class ServerMachine:
 
     Args:
         server: This server's index.
-        descriptor: The trusted descriptor.
+        descriptor: The trusted descriptor the log begins under.
         guard: This server's release guard, with its durable history.
         cadence: Round period and deadlines this server leads with.
         min_participants: Fewest clients it opens a round for.
@@ -148,10 +153,10 @@ class ServerMachine:
     ) -> None:
         self.server = server
         self.state = CommitteeState(descriptor, max_clients=max_clients)
-        self._descriptor = descriptor
+        self._given: TrustedDescriptor | None = None
         self._guard = guard
         least = max(min_participants, descriptor.params.min_participants)
-        self._leader = Leader(server, descriptor, cadence, least)
+        self._leader = Leader(server, cadence, least)
         self._stored = next_sequence
         self._leads = False
         self._caught_up = False
@@ -170,6 +175,10 @@ class ServerMachine:
         self._kem_in_use = (-1, float("inf"))
         self._kem_ready: KemKeyReady | None = None
         self._asked: dict[tuple[str, object], float] = {}
+
+    @property
+    def _descriptor(self) -> TrustedDescriptor:
+        return self.state.descriptor
 
     def step(  # noqa: C901, PLR0912 - the table of events
         self, event: Event, now: Instant
@@ -203,6 +212,8 @@ class ServerMachine:
                 self._unadmittable.add(event.index)
             case KemKeyReady():
                 self._kem_ready = event
+            case DescriptorGiven():
+                self._given = event.descriptor
             case TimerFired():
                 pass
         if self._caught_up and not self.state.is_revoked_server(self.server):
@@ -283,6 +294,10 @@ class ServerMachine:
                 if outcome.index is not None:
                     self._forget_client(outcome.index, effects)
                 effects.append(EnforceRevocation(outcome.revocation, outcome.statement))
+            case DescriptorAdopted():
+                for index in outcome.retired:
+                    self._forget_client(index, effects)
+                effects.append(UseDescriptor(outcome.descriptor))
             case _:
                 pass
 
@@ -307,8 +322,10 @@ class ServerMachine:
                 self._to_admit[index] = AdmitClient(change)
                 self._registrations[index] = change.registration
         effects.append(RetireOtherChains(frozenset(active)))
+        if state.descriptor.version != old.descriptor.version:
+            effects.append(UseDescriptor(state.descriptor))
         effects.extend(
-            EnforceRevocation(state.revocation_of(statement), statement)
+            EnforceRevocation(state.revocation_of(statement, ever=True), statement)
             for key, statement in state.revoked.items()
             if key not in old.revoked
         )
@@ -374,6 +391,7 @@ class ServerMachine:
     def _look(self, now: Instant, effects: list[Effect]) -> None:
         self._look_at_kem(now, effects)
         self._look_at_registry(now, effects)
+        self._look_at_given(now, effects)
         if self.state.phase is Phase.CHOSEN:
             self._look_chosen(now, effects)
         elif self.state.phase is Phase.REVEALED:
@@ -431,6 +449,15 @@ class ServerMachine:
         for index in sorted(self._unadmittable):
             if self.state.registry.is_active(index):
                 self._propose(RetireClient(index), now, effects)
+
+    def _look_at_given(self, now: Instant, effects: list[Effect]) -> None:
+        """Rule 7."""
+        given, current = self._given, self.state.descriptor
+        if given is None or given.version != current.version + 1:
+            return
+        part = self.state.offers.next_part(self.server, given)
+        if part is not None and given.descriptor.previous == current.descriptor.digest:
+            self._propose(part, now, effects)
 
     def _look_chosen(self, now: Instant, effects: list[Effect]) -> None:
         own_posted = self.server in self.state.partials

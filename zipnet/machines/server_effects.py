@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zipnet.machines.committee import RoundAborted, RoundSealed
     from zipnet.machines.guard import Released
     from zipnet.protocol.command import Command
+    from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.header import RoundHeader, SignedHeader
     from zipnet.protocol.ids import Digest, RegistryIndex, RoundNumber, ServerIndex
     from zipnet.protocol.participants import Participants
@@ -35,6 +36,7 @@ __all__ = [
     "ClientAdmitted",
     "ClientNotAdmitted",
     "Committed",
+    "DescriptorGiven",
     "Effect",
     "EnforceRevocation",
     "Event",
@@ -62,6 +64,7 @@ __all__ = [
     "Unblind",
     "UnblindFailed",
     "Unblinded",
+    "UseDescriptor",
 ]
 
 
@@ -177,6 +180,13 @@ class KemKeyReady:
 
 
 @dataclass(frozen=True, slots=True)
+class DescriptorGiven:
+    """The operator gave this server a later version of the descriptor; it has been checked."""
+
+    descriptor: TrustedDescriptor
+
+
+@dataclass(frozen=True, slots=True)
 class TimerFired:
     """Time went by."""
 
@@ -194,6 +204,7 @@ Event = (
     | ClientAdmitted
     | ClientNotAdmitted
     | KemKeyReady
+    | DescriptorGiven
     | TimerFired
 )
 
@@ -356,6 +367,13 @@ class EnforceRevocation:
     statement: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class UseDescriptor:
+    """Go on under this version: keep it, and dial and admit whom it names."""
+
+    descriptor: TrustedDescriptor
+
+
 Effect = (
     Propose
     | OpenRoundWith
@@ -376,4 +394,5 @@ Effect = (
     | PublishOpened
     | PublishAborted
     | EnforceRevocation
+    | UseDescriptor
 )

@@ -29,6 +29,7 @@ from prometheus_client import CollectorRegistry
 from zipnet.access.policy import Service
 from zipnet.errors import (
     AdmissionError,
+    ConfigError,
     DuplicateIdentityError,
     RemoteProtocolError,
     VerificationError,
@@ -38,6 +39,7 @@ from zipnet.machines.aggregator import AggregatorMachine
 from zipnet.machines.aggregator_effects import (
     Accept,
     ArmTimer,
+    DescriptorChanged,
     Distrust,
     Event,
     FetchRegistry,
@@ -62,6 +64,7 @@ from zipnet.node.capabilities import OwnCapability, SessionCapabilities
 from zipnet.node.feed import Feed
 from zipnet.node.http import serve_http
 from zipnet.node.listen import ListenLimits, NodeListener
+from zipnet.node.live_descriptor import LiveDescriptor, certificates_of, nodes_of
 from zipnet.node.notify import ServiceNotifier
 from zipnet.node.probe_descriptor import DescriptorProbe
 from zipnet.node.probe_entropy import EntropyProbe
@@ -80,6 +83,7 @@ from zipnet.protocol.ids import ServerIndex, short_peer_id
 from zipnet.protocol.registration import RegistryChange
 from zipnet.transport.certificate import CERTIFICATE_ENDS, node_certificate
 from zipnet.transport.dial import PersistentLink, refusal_code
+from zipnet.transport.egress import allow_egress
 from zipnet.transport.quic import QuicTransport
 from zipnet.transport.session import Role, SessionTerms
 from zipnet.transport.tls import TlsTransport
@@ -91,7 +95,7 @@ if TYPE_CHECKING:
 
     from zipnet.machines.aggregator_effects import Effect
     from zipnet.ports import Transport
-    from zipnet.protocol.descriptor import NodeEntry
+    from zipnet.protocol.descriptor import NodeEntry, TrustedDescriptor
     from zipnet.protocol.header import SignedHeader
     from zipnet.protocol.ids import PeerId, RoundNumber
     from zipnet.protocol.record import VerifiedRecord
@@ -142,7 +146,7 @@ class Aggregator:
         boot_id = os.urandom(16)
         self._attestation = NodeAttestation(settings, Role.AGGREGATOR, boot_id)
         self._settings = settings
-        self._descriptor = settings.descriptor
+        self._live = LiveDescriptor(settings.descriptor, settings.server_endpoints)
         self._terms = SessionTerms(
             instance_id=self._descriptor.descriptor.instance,
             group_id=self._descriptor.group,
@@ -185,6 +189,8 @@ class Aggregator:
         self._way_seen_at = float("-inf")
         self._upstream = self._make_upstream()
         self._parent = self._make_parent()
+        self._dialling_parent: asyncio.Task[None] | None = None
+        self._live.tell(self._go_by)
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: set[asyncio.TimerHandle] = set()
@@ -203,6 +209,7 @@ class Aggregator:
             read_records=self._read_records,
             next_sequence=lambda: self._tail.next_sequence or 0,
             capabilities=self._capabilities,
+            live=self._live,
             wall=Wall(Service.AGGREGATOR, self._wall_parts),
         )
 
@@ -210,9 +217,7 @@ class Aggregator:
 
     def _make_transports(self) -> tuple[QuicTransport, TlsTransport]:
         certificate = node_certificate(self._settings.identity.ed25519_private_key())
-        descriptor = self._descriptor.descriptor
-        nodes = [*descriptor.servers, *(entry.node for entry in descriptor.aggregators)]
-        registered = {node.identity.ed25519: node.certificate for node in nodes}
+        registered = certificates_of(self._descriptor)
         failed, limits = self.metrics.tls_handshake_failures.inc, self._terms.limits
         return (
             QuicTransport(
@@ -241,12 +246,13 @@ class Aggregator:
         )
 
     def _parent_entry(self) -> NodeEntry | None:
-        parent = self._settings.entry.parent
+        entry = self._descriptor.aggregator(self._settings.identity.peer_id)
+        parent = None if entry is None else entry.parent
         found = (e.node for e in self._descriptor.descriptor.aggregators if e.node.name == parent)
         return next(found, None)
 
     def _make_parent(self) -> PersistentLink | None:
-        node = self._parent_entry()
+        node = self._parent_node = self._parent_entry()
         if node is None:
             return None
         return PersistentLink(
@@ -263,6 +269,37 @@ class Aggregator:
     @property
     def _uplinks(self) -> Sequence[PersistentLink]:
         return self._upstream.links if self._parent is None else (self._parent,)
+
+    @property
+    def _descriptor(self) -> TrustedDescriptor:
+        return self._live.current
+
+    def _go_by(self, new: TrustedDescriptor) -> None:
+        """A later version of the descriptor is in force; what it leaves as it was stays up."""
+        _log.info("descriptor_adopted", version=new.version)
+        entry = new.aggregator(self._settings.identity.peer_id)
+        if entry is None:
+            self._start(_leave(new))
+            return
+        self._transports[1].register(certificates_of(new))
+        allow_egress((node.host, node.port) for node in nodes_of(new))
+        self._tail.use_descriptor(new)
+        self._revocations.use_descriptor(new)
+        for session in self._listener.use_descriptor(new):
+            self._start(session.close(code=CloseCode.REFUSED, reason="not_registered"))
+        self._step(DescriptorChanged(new, entry))
+        self._upstream.use_descriptor(new, self._live.endpoints)
+        if self._parent_entry() != self._parent_node:
+            self._parent = self._make_parent()
+            self._dial_parent()
+
+    def _dial_parent(self) -> None:
+        if self._dialling_parent is not None:
+            self._dialling_parent.cancel()
+            self._dialling_parent = None
+        if self._parent is not None and self._group is not None:
+            self._dialling_parent = self._group.create_task(self._parent.run())
+            self._tasks.add(self._dialling_parent)
 
     # -- life ------------------------------------------------------------------------------
 
@@ -362,9 +399,8 @@ class Aggregator:
                     notifier.run_watchdog(),
                     self._own_capability.renew(self._dialled),
                 ]
-                if self._parent is not None:
-                    lasting.append(self._parent.run())
                 self._tasks.update(group.create_task(one) for one in lasting)
+                self._dial_parent()
                 await stop.wait()
                 self._group = None  # what ends from here on starts nothing new
                 for task in self._tasks:
@@ -541,6 +577,10 @@ class Aggregator:
                 return
             await self._revocations.enforce(revocation, statement)
 
+    async def on_descriptor(self, descriptor: TrustedDescriptor) -> None:
+        """A later version is out: go by it from now on."""
+        await self._live.use(descriptor)
+
     async def on_link_up(self, session: Session) -> None:
         """Show this node's capability, where it has one, before anything is asked."""
         await self._own_capability.show(session)
@@ -583,6 +623,14 @@ class Aggregator:
     async def _read_records(self, from_sequence: int, limit: int) -> list[bytes]:
         kept = self._tail.read(from_sequence, limit, max_bytes=512 * 1024)
         return kept or await self._upstream.read_records(from_sequence, limit)
+
+
+async def _leave(descriptor: TrustedDescriptor) -> None:
+    """End the node: it runs in the group this is begun in."""
+    raise ConfigError(
+        f"version {descriptor.version} of the descriptor registers this aggregator no more",
+        hint="stop it for good",
+    )
 
 
 async def _ignoring_result(work: Coroutine[None, None, object]) -> None:

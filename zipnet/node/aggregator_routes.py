@@ -29,6 +29,8 @@ from zipnet.protocol.envelope import Envelope
 from zipnet.protocol.ids import Digest, RegistryIndex, RoundNumber
 from zipnet.wire.messages import (
     Accepted,
+    DescriptorFile,
+    GetDescriptor,
     GetRecords,
     Kind,
     Message,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from zipnet.machines.aggregator_effects import Event
     from zipnet.node.capabilities import SessionCapabilities
     from zipnet.node.feed import Feed, ReadRecords
+    from zipnet.node.live_descriptor import LiveDescriptor
     from zipnet.node.wall import Wall
     from zipnet.protocol.ids import PeerId
     from zipnet.protocol.params import RoundParams
@@ -68,10 +71,11 @@ class AggregatorRoutes:
         read_records: Where records are read from.
         next_sequence: Sequence number the next record will have.
         capabilities: What sessions showed.
+        live: The descriptor in force.
         wall: What stands before all of it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - composition: one argument for each neighbour
         self,
         *,
         params: RoundParams,
@@ -81,8 +85,10 @@ class AggregatorRoutes:
         read_records: ReadRecords,
         next_sequence: Callable[[], int],
         capabilities: SessionCapabilities,
+        live: LiveDescriptor,
         wall: Wall,
     ) -> None:
+        self._live = live
         self._params = params
         self._machine = machine
         self._feed = feed
@@ -99,6 +105,7 @@ class AggregatorRoutes:
                 Kind.SUBMIT_ENVELOPE: self._submit_envelope,
                 Kind.SUBMIT_AGGREGATE: self._submit_aggregate,
                 Kind.GET_RECORDS: self._get_records,
+                Kind.GET_DESCRIPTOR: self._get_descriptor,
                 Kind.PRESENT_CAPABILITY: capabilities.present,
             }
         )
@@ -120,6 +127,9 @@ class AggregatorRoutes:
             await self._feed.serve(session, handle)
         finally:
             self._step(PeerGone(peer))
+
+    async def _get_descriptor(self, _session: Session, payload: bytes) -> Message:
+        return DescriptorFile(file=self._live.file(decode(payload, GetDescriptor).version))
 
     # -- submissions -----------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ Rules:
    asks for a seat here.
 3. The log is the group's: whoever began with one engine goes on with it. The journal in the state
    folder says which, and the other is refused.
+4. A server that came with a later version of the descriptor takes its seat under an id that follows
+   from its peer id: nobody had it before, and it has the same after each restart.
 """
 
 from __future__ import annotations
@@ -68,6 +70,11 @@ def open_engine(
     if not state.is_durable:
         forgetful = ForgetfulConsensus(server=server, size=size, mesh=mesh, build=build)
         return forgetful, Seating(forgetful)
+    if settings.node.since:
+        newcomer = ForgetfulConsensus(
+            server=server, size=size, mesh=mesh, build=build, member=_member_of(settings)
+        )
+        return newcomer, Seating(newcomer)
     if tuple(state.raft.entries()) == (_ELSEWHERE,):
         raise ConfigError(
             "the state folder belongs to a server whose log etcd carries",
@@ -75,6 +82,12 @@ def open_engine(
         )
     embedded = build(None)
     return embedded, Seating(embedded)
+
+
+def _member_of(settings: ServerSettings) -> int:
+    """Rule 4: above every founding id, and below what a message can carry."""
+    size = len(settings.descriptor.committee)
+    return size + 1 + int.from_bytes(settings.identity.peer_id[:8], "big") % (1 << 62)
 
 
 def _claim_for_etcd(state: ServerState) -> None:

@@ -48,6 +48,10 @@ class KemEvidenceKeeper:
         self._mesh = mesh
         self._kept: dict[ServerIndex, tuple[Digest, bytes, int]] = {}
 
+    def use_descriptor(self, descriptor: TrustedDescriptor) -> None:
+        """Go by a later version of the descriptor."""
+        self._descriptor = descriptor
+
     async def own(self, announcement: bytes) -> bytes:
         """Return this server's evidence for its announced key.
 

@@ -161,6 +161,15 @@ class NodeListener:
         live = (*self._sessions.values(), *self._anonymous)
         return tuple(s for s in live if role is None or s.peer.role is role)
 
+    def use_descriptor(self, descriptor: TrustedDescriptor) -> tuple[Session, ...]:
+        """Go by a later version of the descriptor; returns sessions of nodes it no longer has."""
+        self._descriptor = descriptor
+        return tuple(
+            session
+            for (peer, role), session in self._sessions.items()
+            if role in _NODE_ROLES and not self._is_node(peer, role)
+        )
+
     # -- listening -------------------------------------------------------------------------
 
     async def start(self, host: str, port: int, transports: Sequence[Transport]) -> int:
@@ -313,15 +322,16 @@ class NodeListener:
 
     def _admit_node(self, facts: HelloFacts) -> ZipnetError | None:
         peer = facts.peer_id
-        if facts.role is Role.SERVER:
-            known = peer is not None and self._descriptor.server_index(peer) is not None
-        else:
-            known = peer is not None and self._descriptor.aggregator(peer) is not None
-        if known:
+        if peer is not None and self._is_node(peer, facts.role):
             return None
         return AdmissionError(
             f"the descriptor registers no such {facts.role.value}", code="not_registered"
         )
+
+    def _is_node(self, peer: PeerId, role: Role) -> bool:
+        if role is Role.SERVER:
+            return self._descriptor.server_index(peer) is not None
+        return self._descriptor.aggregator(peer) is not None
 
     def _admit_single(self, key: _Key, boot_id: bytes) -> ZipnetError | None:
         """Rule 2: one live session for an identity in a role."""

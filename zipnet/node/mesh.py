@@ -46,6 +46,9 @@ class CommitteeMesh:
     ) -> None:
         self._breakers = breakers
         self._lanes = {server: _Lane(link) for server, link in links.items()}
+        self._on_change: Callable[[ServerIndex, bool], None] = lambda _server, _up: None
+        self._group: asyncio.TaskGroup | None = None
+        self._running: dict[ServerIndex, list[asyncio.Task[None]]] = {}
 
     def send(self, server: int, message: bytes) -> None:
         """Queue one consensus message; drop it where the link is down or its queue full."""
@@ -121,11 +124,37 @@ class CommitteeMesh:
         Raises:
             ZipnetError: When a member refuses this server for good.
         """
-        async with asyncio.TaskGroup() as group:
-            for server, lane in self._lanes.items():
-                group.create_task(lane.link.run())
-                group.create_task(lane.drain())
-                group.create_task(lane.watch(server, on_change))
+        self._on_change = on_change
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                for server in self._lanes:
+                    self._start(server)
+                group.create_task(_for_ever())
+        finally:
+            self._group = None
+
+    def _start(self, server: ServerIndex) -> None:
+        if self._group is None:
+            return
+        lane = self._lanes[server]
+        works = (lane.link.run(), lane.drain(), lane.watch(server, self._on_change))
+        self._running[server] = [self._group.create_task(work) for work in works]
+
+    def replace(self, server: ServerIndex, link: PersistentLink) -> None:
+        """Reach a member over another link from now on: it moved, or it is another server."""
+        was_up = self._lanes[server].link.session is not None
+        for task in self._running.pop(server, []):
+            task.cancel()
+        if was_up:
+            self._on_change(server, False)  # noqa: FBT003 - a callback's plain pair
+        self._lanes[server] = _Lane(link)
+        self._start(server)
+
+
+async def _for_ever() -> None:
+    """Hold the group open while a link is replaced."""
+    await asyncio.Event().wait()
 
 
 class _Lane:

@@ -93,6 +93,10 @@ class RecordKeeper:
         self._feed: Feed | None = None
         self._log = get_logger()
 
+    def use_descriptor(self, descriptor: TrustedDescriptor) -> None:
+        """Go by a later version of the descriptor."""
+        self._descriptor = descriptor
+
     @property
     def next_sequence(self) -> int:
         """Sequence the next record will have."""

@@ -41,6 +41,15 @@ class RecordTail:
         self._bytes = 0
 
     @property
+    def version(self) -> int:
+        """The newest version of the descriptor this goes by."""
+        return self._descriptor.version
+
+    def use_descriptor(self, descriptor: TrustedDescriptor) -> None:
+        """Go by a later version of the descriptor."""
+        self._descriptor = descriptor
+
+    @property
     def last_bytes(self) -> bytes | None:
         """The newest record's bytes."""
         return self._kept[-1] if self._kept else None
@@ -53,6 +62,15 @@ class RecordTail:
             VerificationError: When it does not verify.
         """
         return verify_record(decode_record(data, self._descriptor.params), self._descriptor)
+
+    def version_of(self, data: bytes) -> int:
+        """Return the version of the descriptor a record names; nothing of it is verified.
+
+        Raises:
+            RemoteProtocolError: When the bytes are no record.
+        """
+        content = decode_record(data, self._descriptor.params).content
+        return int(content.header.descriptor_version)
 
     def begin(self, next_sequence: int) -> None:
         """Begin at this sequence number without a record before it."""

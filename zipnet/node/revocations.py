@@ -24,7 +24,7 @@ from zipnet.errors import (
     VerificationError,
 )
 from zipnet.observe.log import get_logger
-from zipnet.protocol.revocation import open_revocation
+from zipnet.protocol.succession import open_by_operators
 from zipnet.transport.session import Role
 from zipnet.wire.frames import CloseCode
 from zipnet.wire.messages import MAX_STATEMENTS_PER_PUSH, Kind, Revoked, encode
@@ -67,7 +67,8 @@ class NodeRevocations:
         self._on_enforced: Callable[[Revocation], None] = lambda _revocation: None
         for statement in () if journal is None else journal.entries():
             try:
-                self.book.add(self.open(statement), statement)
+                known = open_by_operators(statement, descriptor, ever=True)
+                self.book.add(known, statement)
             except (RemoteProtocolError, VerificationError) as error:
                 raise StorageError(
                     "the journal of revocations holds a statement that does not verify",
@@ -81,8 +82,11 @@ class NodeRevocations:
             RemoteProtocolError: It is no statement of this group.
             VerificationError: Nobody entitled signed it.
         """
-        operator = self._descriptor.descriptor.operator.ed25519
-        return open_revocation(statement, self._descriptor.group, operator)
+        return open_by_operators(statement, self._descriptor)
+
+    def use_descriptor(self, descriptor: TrustedDescriptor) -> None:
+        """Go by a later version of the descriptor."""
+        self._descriptor = descriptor
 
     def refusal(self, facts: HelloFacts) -> AdmissionError | None:
         """Return the refusal of a peer that was revoked."""

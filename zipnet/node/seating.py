@@ -172,6 +172,7 @@ class ForgetfulConsensus:
         size: Seats of the committee.
         mesh: How the others are asked.
         build: Makes the engine: with None under the founding id, else under this one, joining.
+        member: Id of a server that keeps its memory and took the place of another; None chooses.
     """
 
     def __init__(
@@ -181,7 +182,9 @@ class ForgetfulConsensus:
         size: int,
         mesh: CommitteeMesh,
         build: Callable[[int | None], Engine],
+        member: int | None = None,
     ) -> None:
+        self._member = member
         self._server = server
         self._size = size
         self._mesh = mesh
@@ -274,7 +277,7 @@ class ForgetfulConsensus:
             self._engine.want_no_change()
 
     async def _begin(self) -> Engine:
-        member = await self._choose()
+        member = await self._choose() if self._member is None else self._member
         engine = self._build(member)
         await engine.start()
         self._engine = engine

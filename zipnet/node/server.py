@@ -43,6 +43,7 @@ from zipnet.node.feed import Feed
 from zipnet.node.http import serve_http
 from zipnet.node.kem_evidence import KemEvidenceKeeper
 from zipnet.node.listen import ListenLimits, NodeListener
+from zipnet.node.live_descriptor import LiveDescriptor, certificates_of
 from zipnet.node.mesh import CommitteeMesh
 from zipnet.node.notify import ServiceNotifier
 from zipnet.node.record_keeper import RecordKeeper
@@ -61,6 +62,7 @@ from zipnet.node.server_state import (
     open_durable,
     open_in_memory,
 )
+from zipnet.node.server_succession import ServerSuccession, settings_in_force
 from zipnet.node.settings_guard import require_not_older
 from zipnet.node.version import version_facts
 from zipnet.node.wall import Wall, WallParts, link_limits
@@ -184,6 +186,7 @@ async def _run_on(
     state: ServerState,
 ) -> None:
     try:
+        settings = await settings_in_force(settings, state, terms, transports[1])
         await _Server(settings, state, terms, transports, attestation, notifier).run(stop)
     finally:
         state.close()
@@ -204,18 +207,11 @@ def _identify(
         limits=link_limits(settings.bounds),
     )
     certificate = node_certificate(settings.identity.ed25519_private_key())
-    registered = registered_certificates(settings)
+    registered = certificates_of(settings.descriptor)
     return terms, (
         QuicTransport(certificate, registered=registered, limits=terms.limits),
         TlsTransport(certificate, registered=registered, limits=terms.limits),
     )
-
-
-def registered_certificates(settings: ServerSettings) -> dict[bytes, bytes]:
-    """Return certificate by Ed25519 key for every node the descriptor registers."""
-    descriptor = settings.descriptor.descriptor
-    nodes = [*descriptor.servers, *(entry.node for entry in descriptor.aggregators)]
-    return {node.identity.ed25519: node.certificate for node in nodes}
 
 
 def _targets(settings: ServerSettings) -> list[Target]:
@@ -261,6 +257,7 @@ class _Server:
         for transport in transports:
             transport.on_handshake_failure = self.metrics.tls_handshake_failures.inc
         self.metrics.server_registry_size.set(len(settings.descriptor.committee))
+        self._live = LiveDescriptor(settings.descriptor, settings.server_endpoints, state.versions)
         self.metrics.certificate_expiry.set(CERTIFICATE_ENDS.timestamp())
         if settings.state is not None:
             self.metrics.service_restarts.inc(count_start(settings.state))
@@ -287,7 +284,7 @@ class _Server:
         )
         machine = ServerMachine(
             server=settings.index,
-            descriptor=descriptor,
+            descriptor=descriptor.founding,
             guard=guard,
             cadence=settings.cadence,
             min_participants=settings.min_participants,
@@ -304,7 +301,7 @@ class _Server:
         self.capabilities = capabilities
         parts = ServerParts(
             machine=machine,
-            descriptor=descriptor,
+            live=self._live,
             identity=settings.identity,
             committee_secret=settings.committee_secret,
             consensus=self.consensus,
@@ -323,6 +320,7 @@ class _Server:
             client_evidence=self._client_evidence(),
         )
         self._client_watch = parts.client_evidence
+        self._parts = parts
         self._looking_after = ServerHealth(
             parts,
             self.health,
@@ -378,24 +376,22 @@ class _Server:
         return ClientEvidenceKeeper(attestor, self._settings.descriptor.group, self.metrics)
 
     def _links(self) -> dict[ServerIndex, PersistentLink]:
-        settings = self._settings
-        links: dict[ServerIndex, PersistentLink] = {}
-        for position, endpoint in enumerate(settings.server_endpoints):
-            server = ServerIndex(position)
-            if server == settings.index:
-                continue
-            identity = settings.descriptor.committee[server]
-            terms = replace(self._terms, expected_peer=identity.peer_id, expected_role=Role.SERVER)
-            links[server] = PersistentLink(
-                self._transports[1],
-                endpoint.host,
-                endpoint.port,
-                identity.ed25519,
-                terms,
-                expected_peer=identity.peer_id,
-                on_refused=partial(self._on_refused, server),
-            )
-        return links
+        everyone = map(ServerIndex, range(len(self._live.endpoints)))
+        return {seat: self._link_to(seat) for seat in everyone if seat != self._settings.index}
+
+    def _link_to(self, server: ServerIndex) -> PersistentLink:
+        endpoint = self._live.endpoints[server]
+        identity = self._live.current.committee[server]
+        terms = replace(self._terms, expected_peer=identity.peer_id, expected_role=Role.SERVER)
+        return PersistentLink(
+            self._transports[1],
+            endpoint.host,
+            endpoint.port,
+            identity.ed25519,
+            terms,
+            expected_peer=identity.peer_id,
+            on_refused=partial(self._on_refused, server),
+        )
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -416,6 +412,14 @@ class _Server:
                 shown_by=self.capabilities.shown_by,
                 links=self._links_by_peer,
                 on_enforced=self._on_revoked,
+            )
+            succession = ServerSuccession(
+                settings,
+                self._parts,
+                listener=listener,
+                transport=self._transports[1],
+                link_to=self._link_to,
+                audit=self.audit,
             )
             verbs = NodeVerbs(self._admin_hooks(stop, listener.sessions))
             stack.callback(self.audit.close)
@@ -454,10 +458,11 @@ class _Server:
             )
             self._note_start()
             self._notifier.ready()
-            await self._run_until(stop)
+            await self._run_until(stop, succession)
             self.audit.note("node_stopped", server=int(settings.index))
             self._notifier.stopping()
         self._log.info("node_stopped", server=int(settings.index))
+        succession.require_member()
 
     def _admin_hooks(
         self, stop: asyncio.Event, sessions: Callable[[], Iterable[Session]]
@@ -486,9 +491,10 @@ class _Server:
             "round": str(int(state.last_round)),
             "records": str(self.keeper.next_sequence),
             "registered": str(state.registry.active_count),
+            "descriptor_version": str(self._live.current.version),
         }
 
-    async def _run_until(self, stop: asyncio.Event) -> None:
+    async def _run_until(self, stop: asyncio.Event, succession: ServerSuccession) -> None:
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self.mesh.run(self._on_link)),
@@ -501,6 +507,7 @@ class _Server:
                 group.create_task(self._leave_once_revoked()),
                 group.create_task(self.audit.run()),
                 group.create_task(self._clocks.run(self.mesh.members)),
+                group.create_task(succession.run(stop, self.consensus.stop)),
             ]
             await stop.wait()
             for task in tasks:
@@ -548,7 +555,7 @@ class _Server:
         await self._client_watch.run(lambda: self.machine.state.registry, retire)
 
     def _links_by_peer(self) -> dict[PeerId, PersistentLink]:
-        committee = self._settings.descriptor.committee
+        committee = self._live.current.committee
         return {committee[server].peer_id: link for server, link in self.mesh.links.items()}
 
     # -- what the parts report -----------------------------------------------------------------

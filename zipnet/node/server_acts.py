@@ -54,6 +54,7 @@ from zipnet.machines.server_effects import (
     Unblind,
     Unblinded,
     UnblindFailed,
+    UseDescriptor,
 )
 from zipnet.node.drafts import Drafts
 from zipnet.node.round_blobs import RoundBlobs
@@ -256,6 +257,8 @@ class ServerActs:
                 await self._publish_aborted(effect)
             case EnforceRevocation():
                 await self.revoking.on_log(effect)
+            case UseDescriptor():
+                await parts.live.use(effect.descriptor)
             case _:
                 assert_never(effect)
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from zipnet.node.capabilities import SessionCapabilities
     from zipnet.node.client_evidence import ClientEvidenceKeeper
     from zipnet.node.kem_evidence import KemEvidenceKeeper
+    from zipnet.node.live_descriptor import LiveDescriptor
     from zipnet.node.mesh import CommitteeMesh
     from zipnet.node.record_keeper import RecordKeeper
     from zipnet.node.revocations import NodeRevocations
@@ -31,6 +32,7 @@ class ServerParts:
     """Everything a running server works with.
 
     Attributes:
+        live: The descriptor in force.
         committee_secret: Salts the participant commitments; never leaves the process.
         revocations: What was revoked, and the cutting off.
         capabilities: What sessions showed.
@@ -39,7 +41,7 @@ class ServerParts:
     """
 
     machine: ServerMachine
-    descriptor: TrustedDescriptor
+    live: LiveDescriptor
     identity: Identity
     committee_secret: Secret = field(repr=False)
     consensus: Consensus
@@ -56,3 +58,8 @@ class ServerParts:
     capabilities: SessionCapabilities
     kem_evidence: KemEvidenceKeeper | None = None
     client_evidence: ClientEvidenceKeeper | None = None
+
+    @property
+    def descriptor(self) -> TrustedDescriptor:
+        """The version of the descriptor in force at this node."""
+        return self.live.current

@@ -29,10 +29,12 @@ from zipnet.wire.messages import (
     Blob,
     Clock,
     Crowd,
+    DescriptorFile,
     GetBlob,
     GetCheckpoint,
     GetClock,
     GetCrowd,
+    GetDescriptor,
     GetKemEvidence,
     GetKemKeys,
     GetRecords,
@@ -96,6 +98,7 @@ class ServerRoutes:
                 Kind.GET_RECORDS: self._get_records,
                 Kind.GET_CHECKPOINT: self._get_checkpoint,
                 Kind.GET_CROWD: self._get_crowd,
+                Kind.GET_DESCRIPTOR: self._get_descriptor,
                 Kind.GET_KEM_KEYS: self._get_kem_keys,
                 Kind.REGISTER: self._register,
                 Kind.GET_CLOCK: self._get_clock,
@@ -150,6 +153,9 @@ class ServerRoutes:
         decode(payload, GetCrowd)
         registry = self._parts.machine.state.registry
         return Crowd(registered=registry.active_count, version=registry.version)
+
+    async def _get_descriptor(self, _session: Session, payload: bytes) -> Message:
+        return DescriptorFile(file=self._parts.live.file(decode(payload, GetDescriptor).version))
 
     async def _get_clock(self, _session: Session, payload: bytes) -> Message:
         decode(payload, GetClock)

@@ -46,6 +46,7 @@ class ServerState:
         blobs: Blobs by digest.
         history: Every release ever made; None where that memory was lost.
         audit: The audit trail; None where nothing is kept.
+        versions: Files of the descriptor's versions; None where nothing is kept.
     """
 
     releases: Journal
@@ -56,6 +57,7 @@ class ServerState:
     blobs: Blobs
     history: tuple[Released, ...] | None
     audit: AuditLog | None = None
+    versions: Journal | None = None
 
     @property
     def is_durable(self) -> bool:
@@ -68,6 +70,8 @@ class ServerState:
         self.raft.close()
         self.revocations.close()
         self.releases.close()
+        if self.versions is not None:
+            self.versions.close()
 
 
 def make_folders(folder: Path) -> None:
@@ -107,7 +111,10 @@ def open_durable(settings: ServerSettings, folder: Path) -> ServerState:
     history = tuple(Released.decode(entry) for entry in releases.entries())
     audit = AuditLog(folder / "audit.log", identity=settings.identity, wall=time.time)
     blobs = BlobStore(folder / "blobs")
-    return ServerState(releases, raft, revocations, custody, records, blobs, history, audit)
+    versions = FileJournal(folder / "descriptors.journal", identity=identity)
+    return ServerState(
+        releases, raft, revocations, custody, records, blobs, history, audit, versions
+    )
 
 
 def open_in_memory(settings: ServerSettings) -> ServerState:

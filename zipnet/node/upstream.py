@@ -9,6 +9,7 @@ Rules:
 2. Pushes of a source are looked at in order, and not before its answer to ``SUBSCRIBE`` was.
 3. Records are verified and must extend the last one before the sink hears of them.
 4. A source that is distrusted is left; it may be taken again when its turn comes.
+5. What names a later version of the descriptor than is known waits until the source has shown it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from zipnet.observe.log import get_logger
 from zipnet.protocol.header import SignedHeader
 from zipnet.protocol.ids import RoundNumber, ServerIndex
 from zipnet.transport.dial import PersistentLink, refusal_code
+from zipnet.transport.versions import fetch_later
 from zipnet.wire.messages import (
     GetRecords,
     Kind,
@@ -91,6 +93,10 @@ class UpstreamSink(Protocol):
         """A server says what was revoked; nothing of it is verified."""
         ...
 
+    async def on_descriptor(self, descriptor: TrustedDescriptor) -> None:
+        """The operator published a later version; it has been checked."""
+        ...
+
     async def on_link_up(self, session: Session) -> None:
         """A link to a server stands, and serves nothing yet."""
         ...
@@ -140,23 +146,51 @@ class Upstream:
         self._subscribed = False
         self._settled = asyncio.Event()  # the answer to SUBSCRIBE was looked at, or never will be
         self._some_up = asyncio.Event()
+        self._transport = transport
+        self._terms = terms
+        self._descriptor = descriptor
+        self._endpoints = tuple(endpoints)
+        self._group: asyncio.TaskGroup | None = None
+        self._running: dict[ServerIndex, asyncio.Task[None]] = {}
         self.links: tuple[PersistentLink, ...] = tuple(
-            PersistentLink(
-                transport,
-                endpoint.host,
-                endpoint.port,
-                identity.ed25519,
-                terms,
-                expected_peer=identity.peer_id,
-                on_frame=self._handler_of(ServerIndex(position)),
-                on_up=self._on_up,
-                on_down=self._down_callback(ServerIndex(position)),
-                on_refused=self._refused_callback(ServerIndex(position)),
-            )
-            for position, (endpoint, identity) in enumerate(
-                zip(endpoints, descriptor.committee, strict=True)
-            )
+            self._link_to(ServerIndex(position)) for position in range(len(endpoints))
         )
+
+    def _link_to(self, server: ServerIndex) -> PersistentLink:
+        endpoint, identity = self._endpoints[server], self._descriptor.committee[server]
+        return PersistentLink(
+            self._transport,
+            endpoint.host,
+            endpoint.port,
+            identity.ed25519,
+            self._terms,
+            expected_peer=identity.peer_id,
+            on_frame=self._handler_of(server),
+            on_up=self._on_up,
+            on_down=self._down_callback(server),
+            on_refused=self._refused_callback(server),
+        )
+
+    def use_descriptor(self, descriptor: TrustedDescriptor, endpoints: Sequence[Endpoint]) -> None:
+        """Go by a later version: whoever moved or was replaced is reached over another link."""
+        old, self._descriptor = self._descriptor, descriptor
+        before, self._endpoints = self._endpoints, tuple(endpoints)
+        nodes = zip(old.descriptor.servers, descriptor.descriptor.servers, strict=True)
+        for position, (was, now) in enumerate(nodes):
+            same = (was.identity, was.certificate) == (now.identity, now.certificate)
+            if not same or before[position] != self._endpoints[position]:
+                self._replace(ServerIndex(position))
+
+    def _replace(self, server: ServerIndex) -> None:
+        running = self._running.pop(server, None)
+        if running is not None:
+            running.cancel()
+        link = self._link_to(server)
+        self.links = (*self.links[:server], link, *self.links[server + 1 :])
+        if self._source == server:
+            self._lose()
+        if self._group is not None:
+            self._running[server] = self._group.create_task(link.run())
 
     @property
     def source(self) -> ServerIndex | None:
@@ -169,10 +203,14 @@ class Upstream:
         Raises:
             ExceptionGroup: Holding a refusal that the sink did not want to live with.
         """
-        async with asyncio.TaskGroup() as group:
-            for link in self.links:
-                group.create_task(link.run())
-            group.create_task(self._follow())
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                for position, link in enumerate(self.links):
+                    self._running[ServerIndex(position)] = group.create_task(link.run())
+                group.create_task(self._follow())
+        finally:
+            self._group = None
 
     def distrust(self, reason: str) -> None:
         """Leave the source for the next server."""
@@ -278,7 +316,7 @@ class Upstream:
         if self._tail.next_sequence is None:
             await self._begin(stands)
         if stands.open_round is not None:
-            self._sink.on_header(SignedHeader.decode(stands.open_round))
+            await self._take_header(stands.open_round)
         self._subscribed = True
         self._settled.set()
 
@@ -324,8 +362,7 @@ class Upstream:
     async def _take(self, frame: Frame) -> None:
         match frame.kind:
             case Kind.ROUND_OPENED:
-                opened = decode(frame.payload, RoundOpened)
-                self._sink.on_header(SignedHeader.decode(opened.header))
+                await self._take_header(decode(frame.payload, RoundOpened).header)
             case Kind.RECORD_SEALED:
                 await self._take_record(decode(frame.payload, RecordSealed).record)
             case Kind.ROUND_ABORTED:
@@ -334,7 +371,20 @@ class Upstream:
             case _:
                 raise RemoteProtocolError("a server pushed something nobody subscribed to")
 
+    async def _take_header(self, data: bytes) -> None:
+        signed = SignedHeader.decode(data)
+        await self._know_version(signed.header.descriptor_version)
+        self._sink.on_header(signed)
+
+    async def _know_version(self, version: int) -> None:
+        """Rule 5."""
+        if version > self._tail.version and self._source is not None:
+            newest = await fetch_later(self.links[self._source], self._descriptor)
+            if newest.version > self._tail.version:
+                await self._sink.on_descriptor(newest)
+
     async def _take_record(self, data: bytes) -> None:
+        await self._know_version(self._tail.version_of(data))
         record = await asyncio.to_thread(self._tail.verify, data)
         if self._tail.append(record, data):
             self._sink.on_record(record, data)

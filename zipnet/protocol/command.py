@@ -31,12 +31,15 @@ if TYPE_CHECKING:
     from zipnet.protocol.identity import Identity
 
 __all__ = [
+    "DESCRIPTOR_PART_BYTES",
     "MAX_COMMAND_BYTES",
     "AbortReason",
     "AbortRound",
+    "AdoptDescriptor",
     "AnnounceKem",
     "ChooseAggregate",
     "Command",
+    "OfferDescriptor",
     "OpenRound",
     "PostPartial",
     "RegisterClient",
@@ -50,6 +53,8 @@ __all__ = [
 ]
 
 MAX_COMMAND_BYTES = 8 * 1024
+DESCRIPTOR_PART_BYTES = 6 * 1024
+"""Bytes of a descriptor's file that one command carries; the last part may have fewer."""
 _LAYOUT = 1
 _USE = "command"
 _SIGNATURE_BYTES = 64
@@ -150,6 +155,31 @@ class Revoke:
     statement: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class OfferDescriptor:
+    """One part of the next version's file, so that the log carries all of it.
+
+    Attributes:
+        descriptor: Digest of the whole: of the descriptor, as the version after it names it.
+        position: Which part, from 0.
+        count: How many there are.
+        part: The bytes.
+    """
+
+    descriptor: Digest
+    position: int
+    count: int
+    part: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptDescriptor:
+    """Go on under the version the author offered before; between two rounds only."""
+
+    version: int
+    descriptor: Digest
+
+
 Command = (
     AnnounceKem
     | RegisterClient
@@ -161,6 +191,8 @@ Command = (
     | SealRecord
     | AbortRound
     | Revoke
+    | OfferDescriptor
+    | AdoptDescriptor
 )
 
 _KINDS: dict[type, int] = {
@@ -174,6 +206,8 @@ _KINDS: dict[type, int] = {
     SealRecord: 8,
     AbortRound: 9,
     Revoke: 10,
+    OfferDescriptor: 11,
+    AdoptDescriptor: 12,
 }
 
 
@@ -195,7 +229,7 @@ def sign_command(
     return body + identity.sign_ed25519(_USE, bytes(group) + body)
 
 
-def _write(writer: Writer, command: Command) -> None:  # noqa: C901 - one case per command
+def _write(writer: Writer, command: Command) -> None:  # noqa: C901, PLR0912 - one case per command
     match command:
         case AnnounceKem():
             writer.u64(command.epoch).fixed(command.announcement, 32)
@@ -220,6 +254,11 @@ def _write(writer: Writer, command: Command) -> None:  # noqa: C901 - one case p
             writer.u64(command.round).u8(command.why).u16(encode_roster(command.absent))
         case Revoke():
             writer.var16(command.statement)
+        case OfferDescriptor():
+            writer.fixed(command.descriptor, 32).u8(command.position).u8(command.count)
+            writer.var16(command.part)
+        case AdoptDescriptor():
+            writer.u32(command.version).fixed(command.descriptor, 32)
         case _:
             assert_never(command)
 
@@ -247,7 +286,7 @@ def open_command(data: bytes, group: GroupId, committee_keys: Sequence[bytes]) -
     return SignedCommand(author, command)
 
 
-def _read(kind: int, reader: Reader) -> Command:  # noqa: C901, PLR0911 - one return per command
+def _read(kind: int, reader: Reader) -> Command:  # noqa: C901, PLR0911, PLR0912 - one return each
     match kind:
         case 1:
             return AnnounceKem(reader.u64(), Digest(reader.fixed(32)))
@@ -275,6 +314,12 @@ def _read(kind: int, reader: Reader) -> Command:  # noqa: C901, PLR0911 - one re
             return _read_abort(reader)
         case 10:
             return Revoke(reader.var16(max_len=MAX_STATEMENT_BYTES))
+        case 11:
+            digest, position, count = Digest(reader.fixed(32)), reader.u8(), reader.u8()
+            part = reader.var16(max_len=DESCRIPTOR_PART_BYTES)
+            return OfferDescriptor(digest, position, count, part)
+        case 12:
+            return AdoptDescriptor(reader.u32(), Digest(reader.fixed(32)))
         case _:
             raise RemoteProtocolError("unknown kind of command")
 

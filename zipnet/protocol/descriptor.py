@@ -11,6 +11,8 @@ Rules:
 3. Unknown keys are refused, with the key's name.
 4. ``group`` is derived from name, universe, parameters, committee-secret fingerprint and
    attestation policy: two operators with one name never share a group.
+5. A version that succeeds another one names it by ``previous``; a server that came with a later
+   version than the first says with which (``since``). What may change: ``protocol.succession``.
 
 What is left to others: which operator key to trust (``expected_operator``), reading the file.
 """
@@ -38,6 +40,7 @@ from zipnet.protocol.ids import (
     InstanceId,
     PeerId,
     ServerIndex,
+    derive,
     format_peer_id,
     group_id,
     instance_id,
@@ -79,6 +82,7 @@ class _Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     certificate: str
     parent: str = ""
     fault_domain: str = ""
+    since: int = 0
 
 
 class _Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,6 +114,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     tdx: dict[str, object]
     server: list[_Node]
     aggregator: list[_Node]
+    previous: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,7 @@ class NodeEntry:
         certificate: DER of its self-signed TLS certificate.
         fault_domain: What the node fails or is seized together with, in its operator's words
             (row Z8); empty where it is not said.
+        since: Version of the descriptor that brought this server; 0 for a founding one.
     """
 
     name: str
@@ -132,6 +138,7 @@ class NodeEntry:
     identity: PublicIdentity
     certificate: bytes = field(repr=False)
     fault_domain: str = ""
+    since: int = 0
 
     @property
     def peer_id(self) -> PeerId:
@@ -166,6 +173,19 @@ class Descriptor:
     operator: PublicIdentity
     signed_bytes: bytes = field(repr=False)
     signature: bytes | None = field(repr=False)
+    previous: Digest | None = None
+
+    @property
+    def digest(self) -> Digest:
+        """What the version after this one names it by (protocol.md §3.5)."""
+        return derive("descriptor", self.signed_bytes)
+
+    @property
+    def file(self) -> bytes:
+        """The descriptor as a file; without its last line where it is not signed."""
+        if self.signature is None:
+            return self.signed_bytes
+        return self.signed_bytes + _SIGNATURE_PREFIX + base64.b64encode(self.signature) + b"\n"
 
     @property
     def instance(self) -> InstanceId:
@@ -193,11 +213,36 @@ class TrustedDescriptor:
         descriptor: The descriptor itself.
         group: Its group id, computed once.
         committee: Public identities by server index.
+        earlier: The versions before it as far as they are known, each checked, oldest first.
     """
 
     descriptor: Descriptor
     group: GroupId
     committee: tuple[PublicIdentity, ...]
+    earlier: tuple[TrustedDescriptor, ...] = field(default=(), repr=False)
+
+    @property
+    def version(self) -> int:
+        """Number of this version."""
+        return int(self.descriptor.version)
+
+    @property
+    def founding(self) -> TrustedDescriptor:
+        """The oldest version known."""
+        return self.earlier[0] if self.earlier else self
+
+    def at(self, version: int) -> TrustedDescriptor:
+        """Return the version a round was held under.
+
+        Raises:
+            VerificationError: When that version is not known here.
+        """
+        if version == self.version or (self.descriptor.previous is None and not self.earlier):
+            return self  # one that succeeds no other stands for all there is
+        for older in self.earlier:
+            if older.version == version:
+                return older
+        raise VerificationError(f"version {version} of the descriptor is not known here")
 
     @property
     def params(self) -> RoundParams:
@@ -316,6 +361,7 @@ def _checked(parsed: _File, body: bytes, signature: bytes | None) -> Descriptor:
         AggregatorEntry(_node(node), node.parent or None) for node in parsed.aggregator
     )
     _check_committee(servers, parsed.max_absent)
+    _check_since(servers, parsed.version, parsed.previous)
     _check_tree(aggregators)
     _check_unique([*servers, *(entry.node for entry in aggregators)])
     return Descriptor(
@@ -325,7 +371,7 @@ def _checked(parsed: _File, body: bytes, signature: bytes | None) -> Descriptor:
         not_before=parsed.not_before,
         not_after=parsed.not_after,
         max_absent=parsed.max_absent,
-        committee_fingerprint=_fingerprint(parsed.committee_fingerprint),
+        committee_fingerprint=_hex32(parsed.committee_fingerprint, "committee_fingerprint"),
         params=RoundParams(**msgspec.structs.asdict(parsed.params)),
         cadence=Cadence(**msgspec.structs.asdict(parsed.cadence)),
         attestation=parse_attestation(parsed.tdx),
@@ -334,17 +380,24 @@ def _checked(parsed: _File, body: bytes, signature: bytes | None) -> Descriptor:
         operator=_identity(parsed.operator, "operator"),
         signed_bytes=body,
         signature=signature,
+        previous=_hex32(parsed.previous, "previous") if parsed.previous else None,
     )
 
 
-def _fingerprint(text: str) -> Digest:
+def _hex32(text: str, what: str) -> Digest:
     try:
         value = bytes.fromhex(text)
     except ValueError as error:
-        raise ConfigError("descriptor: committee_fingerprint is not hexadecimal") from error
+        raise ConfigError(f"descriptor: {what} is not hexadecimal") from error
     if len(value) != DIGEST_BYTES or value.hex() != text:
-        raise ConfigError("descriptor: committee_fingerprint must be 64 lower-case hex digits")
+        raise ConfigError(f"descriptor: {what} must be 64 lower-case hex digits")
     return Digest(value)
+
+
+def _check_since(servers: tuple[NodeEntry, ...], version: int, previous: str) -> None:
+    for node in servers:
+        if not 0 <= node.since <= version or (node.since and not previous):
+            raise ConfigError(f"descriptor: {node.name!r} came with no version there was")
 
 
 def _node(node: _Node) -> NodeEntry:
@@ -362,6 +415,7 @@ def _node(node: _Node) -> NodeEntry:
         identity=_identity(node.identity, f"identity of {node.name!r}"),
         certificate=_unbase64(node.certificate, f"certificate of {node.name!r}"),
         fault_domain=node.fault_domain,
+        since=node.since,
     )
 
 

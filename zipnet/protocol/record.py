@@ -243,9 +243,11 @@ def verify_record(record: Record, descriptor: TrustedDescriptor) -> VerifiedReco
     """
     content = record.content
     header = content.header
-    # 1. It is a record of this group, with a roster the descriptor allows (protocol.md §8.4).
+    # 1. It is a record of this group, with a roster the descriptor allows (protocol.md §8.4):
+    #    the version of it that the round was held under.
     if header.group != descriptor.group:
         raise VerificationError("record belongs to another group")
+    descriptor = descriptor.at(header.descriptor_version)
     descriptor.require_roster(header.roster)
     # 2. It was not unblinded for fewer clients than the group's minimum (§8.3).
     if content.participants < descriptor.params.min_participants:

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from zipnet.protocol.attestation import AttestationTerms
+    from zipnet.protocol.descriptor import Descriptor, NodeEntry
     from zipnet.protocol.identity import PublicIdentity
+    from zipnet.protocol.ids import Digest
     from zipnet.protocol.params import Cadence, RoundParams
     from zipnet.protocol.secret import Secret
 
-__all__ = ["NodeDraft", "compose_descriptor", "parse_node_draft"]
+__all__ = ["NodeDraft", "compose_descriptor", "compose_successor", "parse_node_draft"]
 
 _PARENT = "parent"
 _FAULT_DOMAIN = "fault-domain"
@@ -45,6 +47,14 @@ class NodeDraft:
     public: PublicFile
     parent: str | None = None
     fault_domain: str = ""
+    since: int = 0
+
+    @staticmethod
+    def of(node: NodeEntry, parent: str | None = None) -> NodeDraft:
+        """Return a node of a descriptor as it stands there."""
+        public = PublicFile("node", node.identity, node.certificate)
+        endpoint = Endpoint(node.host, node.port)
+        return NodeDraft(node.name, endpoint, public, parent, node.fault_domain, node.since)
 
 
 def parse_node_draft(text: str, *, what: str, with_parent: bool) -> NodeDraft:
@@ -108,14 +118,82 @@ def compose_descriptor(  # noqa: PLR0913 - one argument for each thing a descrip
         ConfigError: When a value breaks a rule of :mod:`zipnet.protocol.descriptor`.
     """
     fingerprint = committee_fingerprint(committee_secret, instance_id(universe, name))
+    return _compose(
+        name=name,
+        universe=universe,
+        version=version,
+        validity=(not_before, not_after),
+        max_absent=max_absent,
+        fingerprint=fingerprint,
+        operator=operator,
+        params=params,
+        cadence=cadence,
+        servers=servers,
+        aggregators=aggregators,
+        attestation=attestation,
+    )
+
+
+def compose_successor(
+    old: Descriptor,
+    *,
+    servers: Sequence[NodeDraft] | None = None,
+    aggregators: Sequence[NodeDraft] | None = None,
+    operator: PublicIdentity | None = None,
+    not_before: datetime | None = None,
+    not_after: datetime | None = None,
+) -> bytes:
+    """Write the version that follows a descriptor, unsigned; what is None stays as it is.
+
+    Raises:
+        ConfigError: When a value breaks a rule of :mod:`zipnet.protocol.descriptor`.
+    """
+    if servers is None:
+        servers = [NodeDraft.of(node) for node in old.servers]
+    if aggregators is None:
+        aggregators = [NodeDraft.of(entry.node, entry.parent) for entry in old.aggregators]
+    return _compose(
+        name=old.name,
+        universe=old.universe,
+        version=old.version + 1,
+        validity=(not_before or old.not_before, not_after or old.not_after),
+        max_absent=old.max_absent,
+        fingerprint=old.committee_fingerprint,
+        operator=operator or old.operator,
+        params=old.params,
+        cadence=old.cadence,
+        servers=servers,
+        aggregators=aggregators,
+        attestation=old.attestation,
+        previous=old.digest,
+    )
+
+
+def _compose(  # noqa: PLR0913 - one argument for each thing a descriptor says
+    *,
+    name: str,
+    universe: str,
+    version: int,
+    validity: tuple[datetime, datetime],
+    max_absent: int,
+    fingerprint: Digest,
+    operator: PublicIdentity,
+    params: RoundParams,
+    cadence: Cadence,
+    servers: Sequence[NodeDraft],
+    aggregators: Sequence[NodeDraft],
+    attestation: AttestationTerms,
+    previous: Digest | None = None,
+) -> bytes:
     lines = [
         f"# Instance descriptor of {_comment(name)}. Any change makes the signature invalid.",
         "format = 1",
         f"version = {version}",
         f"name = {_quoted(name)}",
         f"universe = {_quoted(universe)}",
-        f"not_before = {_time(not_before)}",
-        f"not_after = {_time(not_after)}",
+        *([] if previous is None else [f'previous = "{previous.hex()}"']),
+        f"not_before = {_time(validity[0])}",
+        f"not_after = {_time(validity[1])}",
         f"max_absent = {max_absent}",
         f'committee_fingerprint = "{fingerprint.hex()}"',
         f"# operator {format_peer_id(operator.peer_id)}",
@@ -149,6 +227,8 @@ def _node(kind: str, draft: NodeDraft) -> list[str]:
         lines.append(f"parent = {_quoted(draft.parent)}")
     if draft.fault_domain:
         lines.append(f"fault_domain = {_quoted(draft.fault_domain)}")
+    if draft.since:
+        lines.append(f"since = {draft.since}")
     return lines
 
 

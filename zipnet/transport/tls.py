@@ -169,8 +169,8 @@ class TlsTransport:
 
     Args:
         certificate: This node's certificate; None for a client, which then shows none.
-        registered: Certificate DER by raw Ed25519 key, of every node in the descriptor. Read when
-            ``listen`` or ``connect`` is called, not later.
+        registered: Certificate DER by raw Ed25519 key, of every node in the descriptor; see also
+            :meth:`register`.
         limits: Bounds of every connection.
         on_handshake_failure: Called once for every inbound handshake that failed; may be set until
             it listens.
@@ -191,7 +191,8 @@ class TlsTransport:
     ) -> None:
         self._dial = dial
         self._certificate = certificate
-        self._registered = registered
+        self._registered = dict(registered)
+        self._listening: list[ssl.SSLContext] = []
         self._limits = limits
         self.on_handshake_failure = on_handshake_failure or (lambda: None)
         self._local = PeerCertificate(certificate.public_key if certificate else None)
@@ -314,6 +315,12 @@ class TlsTransport:
             raise TransportError("the far side's certificate differs from the registered one")
         return PeerCertificate(key)
 
+    def register(self, registered: Mapping[bytes, bytes]) -> None:
+        """Take other certificates for the registered ones; standing connections are left alone."""
+        self._registered = dict(registered)
+        for context in self._listening:  # an anchor too many is refused by rule 2 all the same
+            context.load_verify_locations(cadata=b"".join(set(registered.values())))
+
     def _reader(self) -> asyncio.StreamReader:
         # asyncio stops reading from the socket at twice this limit.
         return asyncio.StreamReader(
@@ -343,6 +350,7 @@ class TlsTransport:
             context.load_verify_locations(cadata=b"".join(set(self._registered.values())))
         # Optional: who shows no certificate is let in as nobody in particular (rule 3).
         context.verify_mode = ssl.CERT_OPTIONAL
+        self._listening.append(context)
         return context
 
 

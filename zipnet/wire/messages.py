@@ -28,10 +28,12 @@ __all__ = [
     "Blob",
     "Clock",
     "Crowd",
+    "DescriptorFile",
     "GetBlob",
     "GetCheckpoint",
     "GetClock",
     "GetCrowd",
+    "GetDescriptor",
     "GetKemEvidence",
     "GetKemKeys",
     "GetRecords",
@@ -99,6 +101,7 @@ class Kind(IntEnum):
     REVOKED = 34
     GET_CHECKPOINT = 35
     GET_VERSION = 36
+    GET_DESCRIPTOR = 37
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -326,6 +329,18 @@ class Crowd(Message, frozen=True, kw_only=True):
     version: Number
 
 
+class GetDescriptor(Message, frozen=True, kw_only=True):
+    """Ask a node for the file of a version of the descriptor; 0 asks for the newest."""
+
+    version: Annotated[int, Meta(ge=0, lt=1 << 32)]
+
+
+class DescriptorFile(Message, frozen=True, kw_only=True):
+    """A version of the descriptor as its operator signed it; None where it is not known there."""
+
+    file: Annotated[bytes, Meta(max_length=256 * 1024)] | None
+
+
 class TakeSeat(Message, frozen=True, kw_only=True):
     """A server without memory asks another about its own seat in the consensus engine.
 
@@ -378,6 +393,8 @@ _DECODERS: dict[type[Message], msgspec.msgpack.Decoder[Message]] = {
         Blob,
         GetCrowd,
         Crowd,
+        GetDescriptor,
+        DescriptorFile,
         TakeSeat,
         Seat,
     )

@@ -108,7 +108,7 @@ def test_a_leader_opens_the_next_round_without_a_server_that_was_revoked() -> No
     for client in range(2):
         apply(state, register(client, serial=50))
     cadence = Cadence(round_period_ms=1000, fold_deadline_ms=400, round_deadline_ms=900)
-    leader = Leader(ServerIndex(0), LAX.descriptor, cadence, 1)
+    leader = Leader(ServerIndex(0), cadence, 1)
     view = LeaderView(
         now=1e6,
         wall_ms=AT,

@@ -46,6 +46,8 @@ MESSAGES: dict[str, m.Message] = {
     "kem evidence": m.KemEvidence(evidence=b"e"),
     "get checkpoint": m.GetCheckpoint(),
     "signed checkpoint": m.SignedCheckpoint(note=b"n"),
+    "get descriptor": m.GetDescriptor(version=2),
+    "descriptor file": m.DescriptorFile(file=b"format = 1"),
     "get crowd": m.GetCrowd(),
     "crowd": m.Crowd(registered=3, version=4),
     "take seat": m.TakeSeat(member=1 << 40),

@@ -1,0 +1,254 @@
+"""A committee server's part in the descriptor's versions: where it begins, and how it goes on.
+
+Decision 0007. The operator puts the next version where one server finds its descriptor; that server
+offers it to the log, and every server goes by it from the moment the log has adopted it.
+
+Rules:
+
+1. A server begins with the newest version it went by. One that went by none yet asks the others for
+   the versions before its own, since the log may begin under those.
+2. The descriptor's file is read again when it changes. What may not follow is said in the log once,
+   and passed over.
+3. A version without this server in it ends it: it proposes and signs nothing more, and stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from zipnet.errors import ConfigError, VerificationError, ZipnetError
+from zipnet.machines.server_effects import DescriptorGiven
+from zipnet.node.live_descriptor import (
+    certificates_of,
+    moved_endpoints,
+    nodes_of,
+    remembered_versions,
+)
+from zipnet.observe.log import get_logger
+from zipnet.protocol.descriptor import MAX_DESCRIPTOR_BYTES
+from zipnet.protocol.ids import ServerIndex
+from zipnet.protocol.succession import succeed
+from zipnet.transport.egress import allow_egress
+from zipnet.transport.session import Role
+from zipnet.transport.versions import ask_earlier
+from zipnet.wire.frames import CloseCode
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from zipnet.node.audit import AuditTrail
+    from zipnet.node.listen import NodeListener
+    from zipnet.node.server_parts import ServerParts
+    from zipnet.node.server_state import ServerState
+    from zipnet.protocol.descriptor import TrustedDescriptor
+    from zipnet.settings import ServerSettings
+    from zipnet.transport.dial import PersistentLink
+    from zipnet.transport.session import SessionTerms
+    from zipnet.transport.tls import TlsTransport
+
+__all__ = ["ServerSuccession", "settings_in_force"]
+
+_LOOK_S: Final = 0.5
+_ASK_AGAIN_S: Final = 1.0
+_ASK_TIMEOUT_S: Final = 5.0
+_log = get_logger(__name__)
+
+
+async def settings_in_force(
+    settings: ServerSettings, state: ServerState, terms: SessionTerms, transport: TlsTransport
+) -> ServerSettings:
+    """Return the settings with the newest version this server went by, and all before it (rule 1).
+
+    Args:
+        settings: As they were loaded.
+        state: What the server remembers.
+        terms: What it says in handshakes; asking, it says nothing about itself.
+        transport: Engine to ask with.
+
+    Raises:
+        ConfigError: This server is not of the committee any more, or of another instance.
+        StorageError: What is kept does not hold together.
+        SafeMode: The first version could not be kept.
+    """
+    given = settings.descriptor
+    known = None if state.versions is None else remembered_versions(state.versions, given)
+    if known is None:
+        known = await _with_earlier(settings, terms, transport)
+        if state.versions is not None:
+            for item in (*known.earlier, known):
+                state.versions.append(item.descriptor.file)
+    index = known.server_index(settings.identity.peer_id)
+    if index is None:
+        raise _replaced(known)
+    transport.register(certificates_of(known))
+    allow_egress((node.host, node.port) for node in nodes_of(known))
+    return replace(
+        settings,
+        descriptor=known,
+        index=index,
+        node=known.descriptor.servers[index],
+        server_endpoints=moved_endpoints(settings.server_endpoints, given, known),
+    )
+
+
+def _replaced(descriptor: TrustedDescriptor) -> ConfigError:
+    return ConfigError(
+        f"version {descriptor.version} of the descriptor has another server in this one's place",
+        hint="stop this server for good, and wipe it with `zipnet decommission`",
+    )
+
+
+async def _with_earlier(
+    settings: ServerSettings, terms: SessionTerms, transport: TlsTransport
+) -> TrustedDescriptor:
+    given = settings.descriptor
+    if given.descriptor.previous is None or given.earlier:
+        return given
+    asking = replace(terms, role=Role.READER, identity=None, committee_secret=None, attestor=None)
+    while True:
+        for index, endpoint in enumerate(settings.server_endpoints):
+            if index == settings.index:
+                continue
+            node = given.descriptor.servers[index]
+            try:
+                connection = await transport.connect(
+                    endpoint.host,
+                    endpoint.port,
+                    expected_key=node.identity.ed25519,
+                    timeout_s=_ASK_TIMEOUT_S,
+                )
+                return await ask_earlier(connection, asking, given, timeout_s=_ASK_TIMEOUT_S)
+            except ZipnetError as error:
+                _log.info("versions_not_fetched", server=index, error=str(error))
+        await asyncio.sleep(_ASK_AGAIN_S)
+
+
+class ServerSuccession:
+    """Follows the descriptor's versions for one running server.
+
+    Args:
+        settings: Its settings, in force.
+        parts: Its parts.
+        listener: Who is admitted.
+        transports: Where certificates are registered.
+        link_to: Makes the link to a server.
+        audit: Where adoptions are written down.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        parts: ServerParts,
+        *,
+        listener: NodeListener,
+        transport: TlsTransport,
+        link_to: Callable[[ServerIndex], PersistentLink],
+        audit: AuditTrail,
+    ) -> None:
+        self._settings = settings
+        self._parts = parts
+        self._listener = listener
+        self._transport = transport
+        self._link_to = link_to
+        self._audit = audit
+        self._before = parts.live.current
+        self._endpoints = parts.live.endpoints
+        self._left = asyncio.Event()
+        self._closing: set[asyncio.Task[None]] = set()
+        parts.live.tell(self._on_version)
+
+    @property
+    def is_out(self) -> bool:
+        """Whether a version came without this server."""
+        return self._left.is_set()
+
+    async def run(self, stop: asyncio.Event, halt: Callable[[], Awaitable[None]]) -> None:
+        """Watch the file, and end the node when it is replaced; until cancelled.
+
+        Args:
+            stop: Ends the node.
+            halt: Makes its consensus engine fall silent.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_file())
+            await self._left.wait()
+            await halt()
+            stop.set()
+
+    def require_member(self) -> None:
+        """Say at the end of a run why it ended, where this server was replaced.
+
+        Raises:
+            ConfigError: It was.
+        """
+        if self.is_out:
+            raise _replaced(self._parts.live.current)
+
+    # -- a new version -------------------------------------------------------------------------
+
+    def _on_version(self, new: TrustedDescriptor) -> None:
+        old, self._before = self._before, new
+        endpoints, self._endpoints = self._endpoints, self._parts.live.endpoints
+        _log.info("descriptor_adopted", version=new.version)
+        self._audit.note("descriptor_adopted", descriptor_version=new.version)
+        parts = self._parts
+        if new.server_index(parts.identity.peer_id) is None:
+            _log.error("server_replaced", version=new.version)
+            self._left.set()
+            return
+        self._transport.register(certificates_of(new))
+        allow_egress((node.host, node.port) for node in nodes_of(new))
+        parts.keeper.use_descriptor(new)
+        parts.revocations.use_descriptor(new)
+        if parts.kem_evidence is not None:
+            parts.kem_evidence.use_descriptor(new)
+        for session in self._listener.use_descriptor(new):
+            closing = session.close(code=CloseCode.REFUSED, reason="not_registered")
+            task = asyncio.get_running_loop().create_task(closing)
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        nodes = zip(old.descriptor.servers, new.descriptor.servers, strict=True)
+        for position, (before, after) in enumerate(nodes):
+            seat = ServerIndex(position)
+            moved = endpoints[position] != self._endpoints[position]
+            if seat != self._settings.index and (
+                moved
+                or (before.identity, before.certificate) != (after.identity, after.certificate)
+            ):
+                parts.mesh.replace(seat, self._link_to(seat))
+
+    # -- the operator's file -------------------------------------------------------------------
+
+    async def _watch_file(self) -> None:
+        """Rule 2."""
+        seen: tuple[bytes, int] | None = None
+        while True:
+            data = await asyncio.to_thread(self._read)
+            now = (data, self._parts.live.current.version)
+            if data and now != seen:
+                await self._take(data)
+            seen = now
+            await asyncio.sleep(_LOOK_S)
+
+    def _read(self) -> bytes:
+        try:
+            with self._settings.descriptor_file.open("rb") as file:
+                return file.read(MAX_DESCRIPTOR_BYTES + 1)
+        except OSError:
+            return b""
+
+    async def _take(self, data: bytes) -> None:
+        current = self._parts.live.current
+        known = (current, *current.earlier)
+        if any(item.descriptor.file == data for item in known):
+            return
+        try:
+            given = succeed(current, data)
+        except VerificationError as error:
+            _log.warning("descriptor_refused", error=str(error))
+            return
+        _log.info("descriptor_given", version=given.version)
+        self._audit.note("descriptor_given", descriptor_version=given.version)
+        await self._parts.events.post(DescriptorGiven(given))
