@@ -129,6 +129,10 @@ model-tools: ## Install the model checker from Debian, when root
 client-tools: ## Install a browser and a SOCKS5 server for the clients' tests from Debian, when root
 	@ops/install-tools.sh client
 
+.PHONY: token-tools
+token-tools: ## Install a PKCS#11 token in software for the tests of key custody from Debian, when root
+	@ops/install-tools.sh token
+
 .PHONY: simulate
 SCENARIO ?= paper
 SEED ?= 1

@@ -3,6 +3,7 @@
 #   ops     checks ops/ and builds images/
 #   client  a browser for the observatory page and a SOCKS5 server
 #   model   the model checker
+#   token   a PKCS#11 token in software
 # Nothing is started: invoke-rc.d leaves services alone in run level 1.
 set -euo pipefail
 
@@ -11,8 +12,9 @@ case "${1:-}" in
   ops) packages=([promtool]=prometheus [systemd-analyze]=systemd [mmdebstrap]=mmdebstrap [bwrap]=bubblewrap) ;;
   client) packages=([chromium]=chromium [chromedriver]=chromium-driver [microsocks]=microsocks) ;;
   model) packages=([spin]=spin [gcc]="gcc libc6-dev") ;;
+  token) packages=([softhsm2-util]=softhsm2) ;;
   *)
-    echo "usage: $0 ops|client|model" >&2
+    echo "usage: $0 ops|client|model|token" >&2
     exit 2
     ;;
 esac

@@ -12,6 +12,7 @@ Ports:
 * :class:`Blobs`, :class:`RecordStore` — blobs by digest; sealed records by sequence.
 * :class:`Clock` — wall and monotonic time.
 * :class:`Attestor` — shows evidence of this machine, judges that of others.
+* :class:`KeyCustody` — keeps a party's signing keys, and signs with them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from zipnet.admission import EvidenceView, Judgement
     from zipnet.protocol.attestation import AttestationTerms
+    from zipnet.protocol.identity import Identity
     from zipnet.protocol.ids import Digest
     from zipnet.wire.frames import Frame
 
@@ -37,6 +39,7 @@ __all__ = [
     "Consensus",
     "ConsensusMesh",
     "Journal",
+    "KeyCustody",
     "Listener",
     "PeerCertificate",
     "RecordStore",
@@ -335,4 +338,27 @@ class Attestor(Protocol):
 
     async def wait_changed(self) -> None:
         """Return when what is demanded has changed."""
+        ...
+
+
+class KeyCustody(Protocol):
+    """Keeps the signing keys of one party, in a file, in memory or in a token (row L3).
+
+    Duties: ``open`` lends an identity that signs; it is the same party each time. Whatever the
+    keeper holds for itself, such as a token, never enters this process, and the identity says so
+    rather than hand it out. After ``close`` what was lent signs no more. ``repr`` and errors name
+    the keeper and nothing of the keys. Methods are called from one thread.
+    """
+
+    @property
+    def described(self) -> str:
+        """Where the keys are, in words for a person."""
+        ...
+
+    def open(self) -> Identity:
+        """Lend the identity; ConfigError when the keeper is not there or not ours to use."""
+        ...
+
+    def close(self) -> None:
+        """Take back what was lent. Idempotent."""
         ...

@@ -12,12 +12,11 @@ import typer
 from zipnet.cli import output
 from zipnet.cli.app import new_app
 from zipnet.errors import ConfigError
-from zipnet.protocol.identity import Identity
 from zipnet.protocol.ids import format_peer_id
 from zipnet.settings import load_aggregator, load_client, load_server
 from zipnet.settings.bounded import read_bounded
+from zipnet.settings.keycustody import signer
 from zipnet.settings.keyfiles import write_over
-from zipnet.settings.secretfiles import read_secret_file
 from zipnet.settings.signedfile import require_signed_file, sign_settings
 from zipnet.settings.sources import MAX_CONFIG_BYTES, parse_table
 
@@ -77,7 +76,7 @@ def show(
 @app.command()
 def sign(
     file: Annotated[Path, typer.Argument(help="TOML file of settings.", show_default=False)],
-    key: Annotated[Path, typer.Option(help="The signer's secret file.", show_default=False)],
+    key: Annotated[Path, typer.Option(help="The signer's key file.", show_default=False)],
 ) -> None:
     """Sign a settings file in place; it must have a config_version. An old signature goes."""
     data = read_bounded(file, MAX_CONFIG_BYTES, what="configuration file")
@@ -85,12 +84,10 @@ def sign(
         raise ConfigError(
             f"{file} has no config_version", hint="write config_version = 1, and more each time"
         )
-    secret, _ = read_secret_file(key, what="--key")
-    with secret:
-        signer = Identity.from_secret(secret)
-    write_over(file, sign_settings(data, signer).decode())
+    with signer(key, what="--key", ask_pin=output.ask_pin) as identity:
+        write_over(file, sign_settings(data, identity).decode())
     output.note(f"signed {file}")
-    output.data(format_peer_id(signer.peer_id))
+    output.data(format_peer_id(identity.peer_id))
 
 
 @app.command()

@@ -20,13 +20,13 @@ from zipnet.protocol.descriptor import (
     parse_descriptor,
     sign_descriptor,
 )
-from zipnet.protocol.identity import Identity
 from zipnet.protocol.ids import DEFAULT_UNIVERSE, format_peer_id, parse_peer_id
 from zipnet.protocol.params import Cadence, RoundParams
 from zipnet.settings import read_descriptor
 from zipnet.settings.attestationfile import draft_attestation
 from zipnet.settings.bounded import read_bounded
 from zipnet.settings.descriptorfile import NodeDraft, compose_descriptor, parse_node_draft
+from zipnet.settings.keycustody import signer
 from zipnet.settings.keyfiles import write_new, write_over
 from zipnet.settings.publicfile import read_public_file
 from zipnet.settings.secretfiles import read_secret_file
@@ -143,17 +143,15 @@ def create(
 @app.command()
 def sign(
     file: _File,
-    key: Annotated[Path, typer.Option(help="The operator's secret file.", show_default=False)],
+    key: Annotated[Path, typer.Option(help="The operator's key file.", show_default=False)],
 ) -> None:
     """Sign a descriptor in place; an old signature is replaced."""
     data = read_bounded(file, MAX_DESCRIPTOR_BYTES, what="descriptor")
-    secret, _ = read_secret_file(key, what="--key")
-    with secret:
-        operator = Identity.from_secret(secret)
-    try:
-        signed = sign_descriptor(data, operator)
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error}", hint=error.hint) from error
+    with signer(key, what="--key", ask_pin=output.ask_pin) as operator:
+        try:
+            signed = sign_descriptor(data, operator)
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}", hint=error.hint) from error
     write_over(file, signed.decode())
     output.note(f"signed {file}")
     output.data(format_peer_id(operator.peer_id))

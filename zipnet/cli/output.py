@@ -1,15 +1,18 @@
-"""Output of the command line: data on stdout, a flushed line at a time; the rest on stderr."""
+"""Talk of the command line: data on stdout, a flushed line at a time; the rest on stderr."""
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
 from typing import TYPE_CHECKING
 
+from zipnet.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["data", "json_line", "note", "table"]
+__all__ = ["ask_pin", "data", "json_line", "note", "table"]
 
 
 def data(line: str) -> None:
@@ -27,6 +30,19 @@ def note(line: str) -> None:
     """Write one line for a person."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
+
+
+def ask_pin(prompt: str) -> str:
+    """Ask the person at the terminal for a token's PIN, without showing it.
+
+    Raises:
+        ConfigError: When there is no terminal.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            "nobody is there to ask for the token's PIN", hint="name a file of mode 0600: pin_file"
+        )
+    return getpass.getpass(prompt, stream=sys.stderr)
 
 
 def table(rows: Iterable[tuple[str, ...]]) -> None:

@@ -21,7 +21,6 @@ from zipnet.access.minting import attenuate_capability, issuer_key, mint_capabil
 from zipnet.cli import output
 from zipnet.cli.app import new_app
 from zipnet.errors import AdmissionError, ConfigError, VerificationError
-from zipnet.protocol.identity import Identity
 from zipnet.protocol.ids import format_peer_id, parse_peer_id
 from zipnet.protocol.revocation import (
     RevokedKind,
@@ -30,6 +29,7 @@ from zipnet.protocol.revocation import (
     sign_warrant,
 )
 from zipnet.settings import read_descriptor
+from zipnet.settings.keycustody import signer
 from zipnet.settings.keyfiles import create_secret_file
 from zipnet.settings.publicfile import read_public_file
 from zipnet.settings.secretfiles import read_secret_file
@@ -53,7 +53,7 @@ _MAX_HOURS = MAX_LIFETIME_S // _HOUR_S
 _ID_BYTES = 32
 _Out = Annotated[Path, typer.Option("--out", "-o", help="File to write; must not exist.")]
 _Descriptor = Annotated[Path, typer.Option(help="Descriptor of the instance it is for.")]
-_Key = Annotated[Path, typer.Option(help="Secret file of whoever signs.")]
+_Key = Annotated[Path, typer.Option(help="Key file of whoever signs.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 _Peer = Annotated[
     str | None, typer.Option("--peer", help="Only this peer may show it: zp1 and 64 digits.")
@@ -184,12 +184,9 @@ def revoke(
     trusted = read_descriptor(descriptor)
     kind, target = _target(token, token_id, peer)
     granted = b"" if warrant is None else read_warrant_file(warrant)
-    secret, _ = read_secret_file(key, what="--key")
-    with secret:
-        signer = Identity.from_secret(secret)
     now_ms = time.time_ns() // 1_000_000
-    statement = sign_revocation(trusted.group, kind, target, now_ms, signer, granted)
-    signer.close()
+    with signer(key, what="--key", ask_pin=output.ask_pin) as identity:
+        statement = sign_revocation(trusted.group, kind, target, now_ms, identity, granted)
     operator = trusted.descriptor.operator.ed25519
     try:
         open_revocation(statement, trusted.group, operator)
@@ -205,7 +202,7 @@ def revoke(
 @app.command()
 def warrant(
     descriptor: _Descriptor,
-    key: Annotated[Path, typer.Option(help="Secret file of the operator.")],
+    key: Annotated[Path, typer.Option(help="Key file of the operator.")],
     to: Annotated[Path, typer.Option(help="Public file of the operator's deputy (kind operator).")],
     out: _Out,
     hours: Annotated[int, typer.Option(help="How long it is good.", min=1, max=_MAX_HOURS)] = 7
@@ -214,16 +211,13 @@ def warrant(
     """Let another key revoke in the operator's place for a while."""
     trusted = read_descriptor(descriptor)
     deputy = read_public_file(to, kind="operator")
-    secret, _ = read_secret_file(key, what="--key")
-    with secret:
-        operator = Identity.from_secret(secret)
-    if operator.public != trusted.descriptor.operator:
-        raise ConfigError("--key is not the operator's secret", hint="use the descriptor's")
     until_ms = (int(time.time()) + hours * _HOUR_S) * 1000
-    write_warrant_file(
-        out, sign_warrant(trusted.group, deputy.identity.ed25519, until_ms, operator)
-    )
-    operator.close()
+    with signer(key, what="--key", ask_pin=output.ask_pin) as operator:
+        if operator.public != trusted.descriptor.operator:
+            raise ConfigError("--key is not the operator's secret", hint="use the descriptor's")
+        write_warrant_file(
+            out, sign_warrant(trusted.group, deputy.identity.ed25519, until_ms, operator)
+        )
     output.note(f"wrote {out}: {format_peer_id(deputy.peer_id)} may revoke for {hours} hours")
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "PUBLIC_IDENTITY_BYTES",
     "Identity",
     "PublicIdentity",
+    "mldsa65_key",
     "verify_ed25519",
     "verify_ed25519_note",
     "verify_hybrid",
@@ -114,7 +115,7 @@ class Identity:
         with secret.reveal() as view:
             return cls(
                 Ed25519PrivateKey.from_private_bytes(keyed("identity-ed25519", view)),
-                MLDSA65PrivateKey.from_seed_bytes(keyed("identity-mldsa65", view)),
+                mldsa65_key(secret),
             )
 
     @property
@@ -165,6 +166,16 @@ class Identity:
     def __repr__(self) -> str:
         """Show a short form of the peer id."""
         return f"<Identity {self.peer_id[:6].hex()}>"
+
+
+def mldsa65_key(secret: Secret) -> MLDSA65PrivateKey:
+    """Derive the ML-DSA-65 key of a secret of 32 bytes, for an identity whose other key is kept.
+
+    Raises:
+        LocalProtocolError: When the secret is not 32 bytes long or has been wiped.
+    """
+    with secret.reveal() as view:
+        return MLDSA65PrivateKey.from_seed_bytes(keyed("identity-mldsa65", view))
 
 
 def verify_hybrid(identity: PublicIdentity, use: str, message: Buffer, signature: Buffer) -> None:

@@ -15,15 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zipnet.errors import ConfigError
-from zipnet.protocol.identity import Identity
+from zipnet.protocol.identity import Identity, PublicIdentity, mldsa65_key
 from zipnet.protocol.secret import Secret, format_secret_text
 from zipnet.settings.publicfile import PublicFile, format_public_file
+from zipnet.settings.tokencustody import TokenPlace, format_key_file, make_token_key
 from zipnet.transport.certificate import node_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["create_identity_files", "create_secret_file", "public_path", "write_new", "write_over"]
+__all__ = [
+    "create_identity_files",
+    "create_secret_file",
+    "create_token_files",
+    "public_path",
+    "write_new",
+    "write_over",
+]
 
 _PRIVATE = 0o600
 _PUBLIC = 0o644
@@ -73,6 +81,38 @@ def create_identity_files(path: Path, kind: str, draw: Callable[[int], bytes]) -
         raise
     finally:
         identity.close()
+    return public
+
+
+def create_token_files(
+    path: Path, place: TokenPlace, pin: str, pin_file: Path | None, draw: Callable[[int], bytes]
+) -> PublicFile:
+    """Make an operator's identity whose Ed25519 key is in a token, and write its three files.
+
+    Args:
+        path: The key file, which says where the key is; ``.mldsa`` behind it is the secret of the
+            other half, ``.pub`` the public identity.
+        place: Where the key goes.
+        pin: PIN of the token.
+        pin_file: File the PIN is read from later; None has it asked for.
+        draw: Source of randomness, such as ``os.urandom``.
+
+    Raises:
+        ConfigError: When a file exists or cannot be written, or the token makes no such key.
+    """
+    half = path.with_name(path.name + ".mldsa")
+    for file in (path, half, public_path(path)):
+        if os.path.lexists(file):
+            raise ConfigError(f"file {file} exists", hint="choose another name; nothing was made")
+    later = None if pin_file is None else str(pin_file.resolve())
+    format_key_file(place, bytes(32), half.name, later)  # refuses names before a key is made
+    ed25519 = make_token_key(place, pin)
+    with Secret.random(draw) as secret:
+        mldsa65 = mldsa65_key(secret).public_key().public_bytes_raw()
+        write_new(half, format_secret_text(secret) + "\n", mode=_PRIVATE)
+    public = PublicFile("operator", PublicIdentity(ed25519, mldsa65), b"")
+    write_new(path, format_key_file(place, ed25519, half.name, later), mode=_PRIVATE)
+    write_new(public_path(path), format_public_file(public), mode=_PUBLIC)
     return public
 
 

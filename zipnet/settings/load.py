@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zipnet.errors import ConfigError
-from zipnet.protocol.identity import Identity
 from zipnet.settings.assemble import Assembly
+from zipnet.settings.keycustody import MemoryCustody
 from zipnet.settings.model import (
     AggregatorInput,
     ClientInput,
@@ -87,7 +87,7 @@ def load_server(
     assembly.require_committee(shared)
     secret = _required_secret(assembly, "secret", "node")
     assembly.refuse_committee_as_own(secret)
-    identity = Identity.from_secret(secret)
+    identity = MemoryCustody(secret).open()
     index = assembly.trusted.server_index(identity.peer_id)
     if index is None:
         raise assembly.not_registered(identity)
@@ -132,7 +132,7 @@ def load_aggregator(
     common = assembly.common(transport="tls")
     secret = _required_secret(assembly, "secret", "node")
     assembly.refuse_committee_as_own(secret)
-    identity = Identity.from_secret(secret)
+    identity = MemoryCustody(secret).open()
     entry = assembly.trusted.aggregator(identity.peer_id)
     if entry is None:
         raise assembly.not_registered(identity)
