@@ -23,6 +23,7 @@ from zipnet.wire.limits import DEFAULT_LIMITS
 from zipnet.wire.messages import Kind
 
 if TYPE_CHECKING:
+    from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.header import SignedHeader
     from zipnet.protocol.ids import RoundNumber, ServerIndex
     from zipnet.protocol.record import VerifiedRecord
@@ -62,6 +63,9 @@ class Sink:
 
     async def on_revoked(self, statements: Sequence[bytes]) -> None:
         self._tell(f"revoked {len(statements)}")
+
+    async def on_descriptor(self, descriptor: TrustedDescriptor) -> None:
+        self._tell(f"version {descriptor.version}")
 
     async def on_link_up(self, session: Session) -> None:
         del session
