@@ -100,7 +100,8 @@ def sign_checkpoint(checkpoint: LogCheckpoint, server: ServerIndex, identity: Id
 def open_checkpoint(data: bytes, descriptor: TrustedDescriptor) -> VerifiedCheckpoint:
     """Parse a checkpoint and verify the committee's signatures on it.
 
-    Lines of keys that are not the committee's, such as witnesses', are kept and not looked at.
+    Lines of keys that are not the committee's, such as witnesses', are kept and not looked at. A
+    server's keys of all known versions of the descriptor count as that server's.
 
     Raises:
         RemoteProtocolError: When it is no checkpoint.
@@ -111,11 +112,12 @@ def open_checkpoint(data: bytes, descriptor: TrustedDescriptor) -> VerifiedCheck
     checkpoint = _parse(note.text)
     if checkpoint.origin != origin_of(descriptor):
         raise VerificationError("the checkpoint is of another log")
-    keys = {
-        ServerIndex(index): checkpoint_key(descriptor, ServerIndex(index))
-        for index in range(len(descriptor.committee))
-    }
-    signers = frozenset(server for server, key in keys.items() if note.signed_by(key))
+    signers = frozenset(
+        ServerIndex(index)
+        for version in (descriptor, *descriptor.earlier)
+        for index in range(len(version.committee))
+        if note.signed_by(checkpoint_key(version, ServerIndex(index)))
+    )
     if not signers:
         raise VerificationError("no committee server signed the checkpoint")
     return VerifiedCheckpoint(checkpoint, signers, note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
@@ -94,6 +95,20 @@ def test_another_text_under_the_same_signatures_is_refused() -> None:
     other = LogCheckpoint(CHECKPOINT.origin, 8, CHECKPOINT.root)
     with pytest.raises(VerificationError, match="does not verify"):
         open_checkpoint(Note(other.text, _signed().signatures).encode(), TRUSTED)
+
+
+def test_what_a_server_signed_before_its_key_was_replaced_still_counts() -> None:
+    newcomer = make_identity("newcomer")
+    later = replace(
+        TRUSTED,
+        committee=(newcomer.public, *TRUSTED.committee[1:]),
+        earlier=(TRUSTED,),
+    )
+    assert open_checkpoint(_signed(0).encode(), later).servers == {0}
+    fresh = sign_checkpoint(CHECKPOINT, ServerIndex(0), newcomer)
+    assert open_checkpoint(fresh.encode(), later).servers == {0}
+    with pytest.raises(VerificationError, match="no committee server"):
+        open_checkpoint(_signed(0).encode(), replace(later, earlier=()))
 
 
 def test_another_log_is_refused() -> None:
