@@ -112,6 +112,8 @@ WEAK: dict[str, Weak] = {
     "round_period": Weak('round_period = "200ms"'),
     "fold_deadline": Weak('fold_deadline = "200ms"'),
     "round_deadline": Weak('round_deadline = "2500ms"'),
+    "limits: more of something": Weak('limits = "requests_per_s=100000"'),
+    "limits: slower than slow": Weak('limits = "min_bytes_per_s=1"'),
     "state": Weak(spoil=_folder("state", 0o750)),
     "min_participants": Weak("min_participants = 3"),
     "etcd": Weak('etcd = "10.0.0.1:2379"'),
@@ -150,7 +152,6 @@ HARMLESS = {
     "snapshot_every": "when the log is shortened, not what is in it",
     "read_only": "publishing for this machine is what a gateway is for",
     "proxy": "hides where the gateway is, and shows nothing else",
-    "limits": "each bound stays a bound, whatever its number",
     "servers": "all of a micro network is in one process",
     "covers": "all of a micro network is in one process",
 }

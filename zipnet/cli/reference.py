@@ -16,6 +16,7 @@ from zipnet.errors import ZipnetError
 from zipnet.observe.log import ALLOWED_FIELDS
 from zipnet.observe.metrics import NodeMetrics
 from zipnet.observe.names import ASKED_NAMES
+from zipnet.posture import CHECKS
 from zipnet.settings.allowances import ALLOWANCES
 from zipnet.settings.load import PRODUCTION_MIN_PARTICIPANTS
 from zipnet.settings.model import (
@@ -45,7 +46,12 @@ _ROLES: tuple[tuple[str, type[BaseInput]], ...] = (
 
 def pages() -> dict[str, str]:
     """Return the text of each page by file name."""
-    return {"settings.md": _settings(), "metrics.md": _metrics(), "errors.md": _errors()}
+    return {
+        "settings.md": _settings(),
+        "checks.md": _checks(),
+        "metrics.md": _metrics(),
+        "errors.md": _errors(),
+    }
 
 
 def main() -> None:
@@ -119,6 +125,27 @@ def _settings_table() -> str:
             roles.setdefault(row, []).append(role)
     rows = [(name, _names(known), meaning, fix) for (name, meaning, fix), known in roles.items()]
     return _table(("setting", "roles", "meaning", "how to write it"), rows)
+
+
+def _checks() -> str:
+    rows = [
+        (
+            f"`{check.name}`",
+            check.promise,
+            "production, micro" if check.micro else "production",
+            f"`{check.allow}`" if check.allow else "nothing",
+            "the start alone" if check.at_start else "both",
+        )
+        for check in CHECKS
+    ]
+    return f"""{_HEAD}
+# Checks
+
+What must hold before a node of a profile starts ([operator.md](../operator.md)). A production node
+is held to it at every start and by `zipnet check`, a micro network by `zipnet check` alone.
+Besides, the settings must load, and must be for the profile they are held to.
+
+{_table(("check", "what holds", "asked by", "weakened by", "judged by"), rows)}"""
 
 
 def _names(roles: list[str]) -> str:

@@ -9,6 +9,7 @@ Rules:
 3. Who dials, admits or verifies by a descriptor is told of each new one, in the order of asking.
 4. Where a server was to be dialled elsewhere than the descriptor says, it still is, as long as the
    descriptor says the same of it.
+5. Whom a version names may be connected to from the moment it is gone by.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from zipnet.errors import ConfigError, StorageError, VerificationError
+from zipnet.node.upstreams import endpoints_of
 from zipnet.protocol.succession import versions_of
 from zipnet.settings.values import Endpoint
+from zipnet.transport.egress import allow_egress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,26 +103,28 @@ class LiveDescriptor:
         self.endpoints = tuple(endpoints)
         self._journal = journal
         self._told: list[Callable[[TrustedDescriptor], None]] = []
+        allow_egress(endpoints_of(current.descriptor))
 
     def tell(self, callback: Callable[[TrustedDescriptor], None]) -> None:
         """Have a part told of each new version."""
         self._told.append(callback)
 
     async def use(self, new: TrustedDescriptor) -> bool:
-        """Go by a version from now on; False where it is not newer (a replay of the log).
+        """Go by a version from now on; False where nothing is new (a replay of the log).
 
         Raises:
             SafeMode: When it could not be made durable.
         """
-        if new.version <= self.current.version:
+        known = self.current
+        if (new.version, len(new.earlier)) <= (known.version, len(known.earlier)):
             return False
         if self._journal is not None:
-            known = len(self.current.earlier) + 1
             files = [item.descriptor.file for item in (*new.earlier, new)]
-            for file in files[known:]:
+            for file in files[len(known.earlier) + 1 :]:
                 await asyncio.to_thread(self._journal.append, file)
         self.endpoints = moved_endpoints(self.endpoints, self.current, new)
         self.current = new
+        allow_egress(endpoints_of(new.descriptor))
         for callback in self._told:
             callback(new)
         return True

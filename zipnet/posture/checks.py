@@ -8,8 +8,10 @@ secret that others can read, never gets as far as this table.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 
+from zipnet.access.bounds import DEFAULT_BOUNDS, WallBounds
 from zipnet.posture.host_checks import HOST_CHECKS
 from zipnet.posture.subject import Check, Problem
 from zipnet.protocol.attestation import AttestationMode
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["CHECKS"]
 
 _NOBODY: Final = 65_534
+_LOOSE: Final = 8
 
 
 def _signed(subject: Subject) -> tuple[Problem, ...] | None:
@@ -163,6 +166,23 @@ def _cadence(subject: Subject) -> tuple[Problem, ...] | None:
     )
 
 
+def _bounds(subject: Subject) -> tuple[Problem, ...] | None:
+    settings = subject.settings
+    if not isinstance(settings, NodeSettings):
+        return None
+    loose = [field.name for field in fields(WallBounds) if _is_loose(settings.bounds, field.name)]
+    text = f"{', '.join(loose)}: more than {_LOOSE} times what the default lets a caller have"
+    return (
+        (Problem("limits", text, "write less; docs/wall.md says what it costs"),) if loose else ()
+    )
+
+
+def _is_loose(bounds: WallBounds, name: str) -> bool:
+    own, usual = getattr(bounds, name), getattr(DEFAULT_BOUNDS, name)
+    # The one bound that says how little is too little.
+    return bool(own * _LOOSE < usual if name == "min_bytes_per_s" else own > usual * _LOOSE)
+
+
 def _admin_users(subject: Subject) -> tuple[Problem, ...] | None:
     settings = subject.settings
     if not isinstance(settings, NodeSettings):
@@ -243,6 +263,7 @@ CHECKS: Final = (
         name="quiet_logs", promise="logs say nothing of single links", judge=_log_level, micro=True
     ),
     Check(name="cadence", promise="rounds take the time they are due", judge=_cadence),
+    Check(name="bounds", promise="what callers may have is bounded", judge=_bounds),
     Check(name="admin_users", promise="the admin socket is for named users", judge=_admin_users),
     *HOST_CHECKS,
 )
