@@ -99,6 +99,10 @@ soak: MINUTES = 30
 soak: $(VENV)/.dev ## Run a network of processes for MINUTES=30 and judge what grew; samples and plots go to out/soak
 	@$(PY) -W ignore -m tests.soak.run --minutes $(MINUTES) --out out/soak
 
+.PHONY: drills
+drills: $(VENV)/.dev ## Attack a live network of processes in twelve ways (NAME=… for one): attack, response, metric, and what honest clients notice
+	@$(PY) -W ignore -m tests.drills.run $(NAME)
+
 .PHONY: etcd
 etcd: ## Unpack Debian's etcd-server into .venv/etcd, by name and without root; its tests run from then on
 	@ops/fetch-etcd.sh "$(VENV)/etcd"

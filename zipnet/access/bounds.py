@@ -26,8 +26,10 @@ class WallBounds:
         requests_per_s: Requests per second of one principal; it may save up one second's.
         committee_per_s: The same of a committee server, which proved the committee's secret.
         prefix_per_s: Requests per second of one network prefix.
-        prefix_burst: Requests one prefix may save up; submissions that counted are given back, so
-            that it takes this many clients behind one address to send in the same instant.
+        prefix_burst: Requests one prefix may save up.
+        reserve_per_s: Requests per second of a principal that proved an identity which are not
+            counted against its prefix, so that neighbours cannot use up what taking part needs; it
+            may save up four seconds' of them.
         body_bytes: Largest payload of a frame, and largest body of an HTTP request.
         chunk_bytes: How much of it is handed on at a time.
         handshakes: Handshakes in progress at once.
@@ -48,7 +50,8 @@ class WallBounds:
     requests_per_s: float = 500.0
     committee_per_s: float = 5000.0
     prefix_per_s: float = 500.0
-    prefix_burst: int = 4096
+    prefix_burst: int = 1000
+    reserve_per_s: float = 2.0
     body_bytes: int = 1024 * 1024
     chunk_bytes: int = 64 * 1024
     handshakes: int = 64

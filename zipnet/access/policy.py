@@ -67,8 +67,6 @@ class RoutePolicy:
         rank: What it is worth when there is too much at once.
         cost: Tokens it costs; 0 is not metered.
         push: Whether it is a push, which is not answered, rather than a request.
-        given_back: Whether a prefix gets the cost back when the request was accepted: at most one
-            is accepted of each registered client and round.
         max_bytes: Largest payload; None for the node's own bound.
         lasting: Whether the answer may stream for as long as the caller likes.
     """
@@ -77,7 +75,6 @@ class RoutePolicy:
     rank: Rank
     cost: int = 1
     push: bool = False
-    given_back: bool = False
     max_bytes: int | None = None
     lasting: bool = False
 
@@ -100,7 +97,7 @@ _SHOW_TOKEN = RoutePolicy(_FOLLOWERS, Rank.PUBLISHING, cost=10, max_bytes=_TOKEN
 _READ = RoutePolicy(_ALL, Rank.READING, cost=2, max_bytes=_SMALL)
 _COMMITTEE_PUSH = RoutePolicy(_SERVER, Rank.CONTROL, cost=0, push=True)
 _COMMITTEE_ASKS = RoutePolicy(_SERVER, Rank.CONTROL)
-_AGGREGATE = RoutePolicy(_AGGREGATOR, Rank.RELAYING, given_back=True)
+_AGGREGATE = RoutePolicy(_AGGREGATOR, Rank.RELAYING)
 _LOOK = RoutePolicy(_WEB, Rank.CONTROL, max_bytes=0)
 _BROWSE = RoutePolicy(_WEB, Rank.READING, max_bytes=0)
 
@@ -135,7 +132,7 @@ _AGGREGATOR_ROUTES: Final[dict[RouteId, RoutePolicy]] = {
     Kind.PRESENT_CAPABILITY: _SHOW_TOKEN,
     Kind.GET_RECORDS: _READ,
     Kind.GET_DESCRIPTOR: _READ,
-    Kind.SUBMIT_ENVELOPE: RoutePolicy(_CLIENT, Rank.PUBLISHING, given_back=True),
+    Kind.SUBMIT_ENVELOPE: RoutePolicy(_CLIENT, Rank.PUBLISHING),
     Kind.SUBMIT_AGGREGATE: _AGGREGATE,
 }
 

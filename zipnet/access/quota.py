@@ -63,12 +63,6 @@ class TokenBuckets:
             return 0.0
         return (wanted - bucket.tokens) / self._rate
 
-    def give_back(self, key: str, cost: float) -> None:
-        """Undo a ``take`` of what turned out to be wanted; a bucket forgotten meanwhile is full."""
-        bucket = self._buckets.get(key)
-        if bucket is not None:
-            bucket.tokens = min(self._burst, bucket.tokens + min(cost, self._burst))
-
     def _refill(self, bucket: _Bucket, now: float) -> None:
         if now > bucket.at:
             bucket.tokens = min(self._burst, bucket.tokens + (now - bucket.at) * self._rate)

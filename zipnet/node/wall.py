@@ -54,6 +54,7 @@ RouteHandler = Callable[["Session", bytes], Awaitable[Message | None]]
 FrameHandler = Callable[["Frame"], Awaitable["Frame | None"]]
 
 _T = TypeVar("_T")
+_RESERVE_S = 4.0
 
 
 def _nobody(_peer: PeerId | None) -> bool:
@@ -118,6 +119,7 @@ class Wall:
         self.load = Load(most=bounds.total_in_flight, most_bytes=bounds.total_bytes)
         self._own = _buckets(bounds.requests_per_s, bounds.requests_per_s, bounds)
         self._committee = _buckets(bounds.committee_per_s, bounds.committee_per_s, bounds)
+        self._reserve = _buckets(bounds.reserve_per_s, _RESERVE_S * bounds.reserve_per_s, bounds)
         self._prefixes = _buckets(bounds.prefix_per_s, bounds.prefix_burst, bounds)
 
     def require(self, routes: Iterable[RouteId]) -> None:
@@ -169,7 +171,7 @@ class Wall:
             policy = self._policy(principal, route, size, push=push)
             authorize()
             self._charge(principal, policy)
-            return await self._run(principal, route, policy, size, handler)
+            return await self._run(route, policy, size, handler)
         except AdmissionError as error:
             self.count(error.code)
             raise
@@ -211,13 +213,14 @@ class Wall:
             raise refusal("rate_limited", retry_after=wait_s)
         if principal.prefix is None:
             return
+        if principal.peer is not None and not self._reserve.take(principal.key, policy.cost, now):
+            return
         wait_s = self._prefixes.take(principal.prefix, policy.cost, now)
         if wait_s:
             raise refusal("prefix_limited", retry_after=wait_s)
 
     async def _run(
         self,
-        principal: Principal,
         route: RouteId,
         policy: RoutePolicy,
         size: int,
@@ -237,8 +240,6 @@ class Wall:
         finally:
             self.load.leave(size)
             self.parts.metrics.request_took(route_name(route), time.perf_counter() - began)
-        if policy.given_back and principal.prefix is not None:
-            self._prefixes.give_back(principal.prefix, policy.cost)
         return answer
 
 

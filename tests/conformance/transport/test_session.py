@@ -181,6 +181,7 @@ async def test_an_answer_too_large_to_send_is_refused_and_keeps_the_link(engine:
         assert (await session.request(40, b"3", PATIENCE_S)).payload == bytes(3)
 
 
+@pytest.mark.requirement("M4")
 async def test_more_requests_than_allowed_at_once_are_refused_not_queued(engine: Engine) -> None:
     gate = asyncio.Event()
 

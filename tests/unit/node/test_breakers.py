@@ -60,6 +60,7 @@ async def _ask(mesh: CommitteeMesh, server: int = 1) -> bytes:
     return await mesh.request(ServerIndex(server), Kind.GET_CLOCK, GetClock(), timeout_s=1.0)
 
 
+@pytest.mark.requirement("A4")
 async def test_a_server_that_does_not_answer_is_left_alone_and_asked_again_later() -> None:
     at, silent, fine = Clocked(), Link(), Link()
     fine.error = None

@@ -105,6 +105,7 @@ async def _page(_request: Request) -> PlainTextResponse:
     return PlainTextResponse("secret")
 
 
+@pytest.mark.requirement("A5")
 def test_a_frame_kind_without_a_policy_cannot_be_registered() -> None:
     wall = _wall(Service.AGGREGATOR)
     wall.routes({Kind.SUBMIT_ENVELOPE: _nothing})
@@ -162,6 +163,7 @@ def _uses(module: ast.Module) -> set[str]:
     return found
 
 
+@pytest.mark.requirement("A5")
 def test_no_module_that_listens_has_a_way_past_the_wall() -> None:
     used: dict[str, set[str]] = {way: set() for way in WAYS_PAST}
     for name, module in _modules():

@@ -160,6 +160,7 @@ async def refused(session: Session, kind: Kind, payload: bytes = NOTHING) -> Adm
     return error.value
 
 
+@pytest.mark.requirement("H4")
 @pytest.mark.parametrize("quic", [False, True], ids=["tls", "quic"])
 async def test_requests_per_second_of_one_principal(quic: bool) -> None:
     async with fort(requests_per_s=5) as at:
@@ -175,24 +176,38 @@ async def test_requests_per_second_of_one_principal(quic: bool) -> None:
         assert at.rejected("rate_limited") == 1
 
 
+@pytest.mark.requirement("M4")
 async def test_requests_per_second_of_one_network_whatever_the_names() -> None:
-    async with fort(prefix_per_s=10, prefix_burst=6) as at:
+    async with fort(prefix_per_s=10, prefix_burst=6, reserve_per_s=0.001) as at:
         for name in "abc":
-            await (await at.client(name)).request(Kind.GET_RECORDS, NOTHING)
+            session = await at.client(name)
+            for _ in range(2):  # the first is of its reserve
+                await session.request(Kind.GET_RECORDS, NOTHING)
         late = await at.client("d")
+        await late.request(Kind.GET_RECORDS, NOTHING)
         error = await refused(late, Kind.GET_RECORDS)
         assert error.code == "prefix_limited"
         assert error.retry_after == pytest.approx(0.2)
         assert at.rejected("prefix_limited") == 1
 
 
-async def test_submissions_that_count_do_not_use_up_what_a_network_may() -> None:
-    async with fort(prefix_per_s=0.001, prefix_burst=1) as at:
-        for name in "abc":
-            await (await at.client(name)).request(Kind.SUBMIT_ENVELOPE, NOTHING)
-        assert at.rejected("prefix_limited") == 0
+@pytest.mark.requirement("H4")
+async def test_neighbours_cannot_use_up_what_taking_part_needs() -> None:
+    async with fort(prefix_per_s=0.001, prefix_burst=20) as at:
+        reader, greedy, honest = (
+            await at.enter(Role.READER, None), await at.client("a"), await at.client("b"),
+        )  # fmt: skip
+        for _ in range(10):
+            await reader.request(Kind.GET_RECORDS, NOTHING)
+        assert (await refused(reader, Kind.GET_RECORDS)).code == "prefix_limited"
+        for _ in range(8):  # its reserve
+            await greedy.request(Kind.SUBMIT_ENVELOPE, NOTHING)
+        assert (await refused(greedy, Kind.SUBMIT_ENVELOPE)).code == "prefix_limited"
+        for _ in range(8):
+            await honest.request(Kind.SUBMIT_ENVELOPE, NOTHING)
 
 
+@pytest.mark.requirement("M4")
 async def test_requests_in_flight_on_one_link() -> None:
     async with fort(in_flight=3) as at:
         session = await at.client()
@@ -207,6 +222,7 @@ async def test_requests_in_flight_on_one_link() -> None:
         await asyncio.gather(*waiting)
 
 
+@pytest.mark.requirement("M4")
 async def test_a_request_that_takes_too_long_is_ended() -> None:
     async with fort(request_s=0.1) as at:
         session = await at.client()
@@ -218,6 +234,7 @@ async def test_a_request_that_takes_too_long_is_ended() -> None:
         await session.request(Kind.SUBMIT_ENVELOPE, NOTHING)
 
 
+@pytest.mark.requirement("M4")
 async def test_a_payload_over_the_routes_bound_and_a_frame_over_the_nodes() -> None:
     async with fort(body_bytes=16 * 1024, chunk_bytes=4096) as at:
         session = await at.client()
@@ -229,6 +246,7 @@ async def test_a_payload_over_the_routes_bound_and_a_frame_over_the_nodes() -> N
         await at.until(lambda: at.rejected("frame_too_large") == 1)
 
 
+@pytest.mark.requirement("A4")
 async def test_readers_are_shed_before_those_who_publish() -> None:
     async with fort(total_in_flight=4) as at:
         client, reader = await at.client(), await at.enter(Role.READER, None)
@@ -393,6 +411,7 @@ HTTP_REFUSALS = {
 }  # fmt: skip
 
 
+@pytest.mark.requirement("A5")
 @pytest.mark.parametrize(("head", "status", "code"), HTTP_REFUSALS.values(), ids=HTTP_REFUSALS)
 async def test_http_refusals_have_status_and_code(head: str, status: int, code: str) -> None:
     async with http() as (server, metrics):
