@@ -295,3 +295,14 @@ def test_a_line_for_people_says_key_and_remedy(
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("violated  settings")
     assert "chmod 600" in line
+
+
+def test_a_host_of_several_nodes_asks_for_signatures_too(
+    files: StrictFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = files.template("server")
+    assert run(["host", "--server", str(config)]) == 2
+    assert "nobody's signature is asked" in capsys.readouterr().err
+    config.write_text(config.read_text().replace("min_participants = 8", "min_participants = 9"))
+    assert run(["host", "--server", str(config), "--config-key", str(files.key_file)]) == 2
+    assert "was altered" in capsys.readouterr().err

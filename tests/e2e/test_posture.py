@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
+import subprocess
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.harness.boxed import command
 from tests.harness.network import LiveNetwork
+from zipnet import Publisher
 from zipnet.protocol.ids import format_peer_id
 from zipnet.settings import read_descriptor
 from zipnet.settings.allowances import ALLOWANCES
@@ -83,3 +89,39 @@ def test_a_second_production_process_with_the_same_secrets_is_refused(
     assert second.process is not None
     assert second.process.wait(30) == 2
     assert "COMMITTEE_SECRET: another process of this host" in second.err.read_text()
+
+
+def boxes() -> bool:
+    """Whether this system makes boxes."""
+    if shutil.which("bwrap") is None:
+        return False
+    tried = command(["-c", "pass"], Path.cwd())
+    return subprocess.run(tried, capture_output=True, check=False, timeout=30).returncode == 0
+
+
+@pytest.mark.requirement("Z14")
+@pytest.mark.skipif(not boxes(), reason="no bubblewrap here, or it may not (make ops-tools)")
+async def test_boxed_production_nodes_need_nothing_allowed_of_the_host_and_carry_rounds(
+    network: LiveNetwork,
+) -> None:
+    """A server and the aggregator on a read-only system, without root and without capabilities."""
+    of_the_group = ("unattested", "shared_fault_domain", "few_participants", "old_build")
+    for name in ("s0", "root"):
+        node = network.nodes[name]
+        node.program = ("tests.harness.boxed",)
+        node.environment |= production(network, *of_the_group)
+    del network.nodes["s0"].environment["ZIPNET_MIN_PARTICIPANTS"]
+    network.start()
+    for name in ("s0", "root"):
+        version = json.loads(network.nodes[name].http("/version")[1])
+        assert version["sandbox"] == "seccomp"
+        assert version["egress"] == "restricted"
+        assert {"privileges", "writable_system"}.isdisjoint(version["allowed"].split(","))
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(Publisher(network.descriptor, transport="tls"))
+            for _ in range(3)
+        ]
+        async with asyncio.timeout(60):
+            receipt = await clients[0].publish(b"from a box")
+    assert receipt.participants == 3

@@ -34,6 +34,9 @@ def host(
         list[Path] | None,
         typer.Option(help="Settings file of an aggregator, as for `zipnet aggregator --config`."),
     ] = None,
+    config_key: Annotated[
+        Path | None, typer.Option(help="Public file of who must have signed the settings files.")
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run every node named until SIGTERM or Ctrl-C; one that fails is started again alone.
@@ -54,7 +57,7 @@ def host(
         raise ConfigError(
             f"{len(given)} nodes are named", hint=f"name 1 to {_MAX_GUESTS}: --server FILE"
         )
-    settings = {str(file): _load(file, load) for file, load in given}
+    settings = {str(file): _load(file, load, config_key) for file, load in given}
     if len(settings) < len(given):
         raise ConfigError("a settings file is named twice", hint="one file for each node")
     require_apart(settings)
@@ -63,9 +66,9 @@ def host(
     asyncio.run(until_signal(Host(guests, notifier=ServiceNotifier(os.environ)).run))
 
 
-def _load(file: Path, load: Callable[..., NodeSettings]) -> NodeSettings:
+def _load(file: Path, load: Callable[..., NodeSettings], key: Path | None) -> NodeSettings:
     try:
-        return load({}, {}, file)
+        return load({"config_key": key}, {}, file)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}", hint=error.hint) from error
 
