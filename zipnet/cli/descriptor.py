@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zipnet.cli import output
+from zipnet.cli import output, versions
 from zipnet.cli.app import new_app
 from zipnet.errors import ConfigError
 from zipnet.protocol.attestation import AttestationMode, AttestationTerms, Gate
@@ -33,6 +33,8 @@ from zipnet.settings.secretfiles import read_secret_file
 from zipnet.settings.values import parse_duration_ms
 
 app = new_app("Create, sign, show and verify instance descriptors.")
+app.command()(versions.replace)
+app.command()(versions.renew)
 
 _PARAMS = RoundParams()
 _CADENCE = Cadence()
@@ -254,6 +256,7 @@ def _facts(descriptor: Descriptor) -> dict[str, Any]:
         "name": descriptor.name,
         "universe": descriptor.universe,
         "version": int(descriptor.version),
+        "previous": None if descriptor.previous is None else descriptor.previous.hex(),
         "group": descriptor.group.hex(),
         "not_before": descriptor.not_before.isoformat(),
         "not_after": descriptor.not_after.isoformat(),

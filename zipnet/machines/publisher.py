@@ -37,6 +37,7 @@ from zipnet.machines.publisher_events import (
     CountCrowd,
     CrowdCounted,
     Delivered,
+    DescriptorChanged,
     EnvelopeAccepted,
     EnvelopeRefused,
     EnvelopeUnsent,
@@ -248,6 +249,8 @@ class PublisherMachine:
             case EnvelopeUnsent():
                 self._outgoing.unsent(event.round)
                 return []
+            case DescriptorChanged():
+                return self._on_descriptor(event)
             case EnvelopeRefused():
                 return self._on_envelope_refused(event)
             case AbortReceived():
@@ -306,6 +309,17 @@ class PublisherMachine:
             self._drop_registration()
             effects.append(RegisterAgain(event.code))
         return effects
+
+    def _on_descriptor(self, event: DescriptorChanged) -> list[PublisherEffect]:
+        """Ask the user's policy again; where a server was replaced, no registration reaches it."""
+        trust = self._policy.trust.bind(event.descriptor)
+        replaced = event.descriptor.committee != self._descriptor.committee
+        self._descriptor, self._trust = event.descriptor, trust
+        if not replaced:
+            return []
+        self._drop_registration()
+        self._drop_pending()
+        return [RegisterAgain("descriptor_changed")]
 
     def _drop_registration(self) -> None:
         if self._chains is not None:

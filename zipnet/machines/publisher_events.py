@@ -13,6 +13,7 @@ from zipnet.protocol.registration import NO_EVIDENCE
 
 if TYPE_CHECKING:
     from zipnet.machines.outgoing import Receipt
+    from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.envelope import Envelope
     from zipnet.protocol.header import SignedHeader
     from zipnet.protocol.ids import Digest, MessageId, RegistryIndex, RoundNumber
@@ -26,6 +27,7 @@ __all__ = [
     "CountCrowd",
     "CrowdCounted",
     "Delivered",
+    "DescriptorChanged",
     "EnvelopeAccepted",
     "EnvelopeRefused",
     "EnvelopeUnsent",
@@ -152,6 +154,13 @@ class MessageWithdrawn:
 
 
 @dataclass(frozen=True, slots=True)
+class DescriptorChanged:
+    """A later version of the descriptor is in force; it has been checked."""
+
+    descriptor: TrustedDescriptor
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """The publisher ends, for the reason given; no message can be confirmed any more."""
 
@@ -176,6 +185,7 @@ PublisherEvent = (
     | EnvelopeRefused
     | MessageQueued
     | MessageWithdrawn
+    | DescriptorChanged
     | Stopped
     | TimerFired
 )

@@ -41,9 +41,9 @@ class RecordTail:
         self._bytes = 0
 
     @property
-    def version(self) -> int:
+    def descriptor(self) -> TrustedDescriptor:
         """The newest version of the descriptor this goes by."""
-        return self._descriptor.version
+        return self._descriptor
 
     def use_descriptor(self, descriptor: TrustedDescriptor) -> None:
         """Go by a later version of the descriptor."""

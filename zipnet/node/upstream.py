@@ -30,7 +30,7 @@ from zipnet.observe.log import get_logger
 from zipnet.protocol.header import SignedHeader
 from zipnet.protocol.ids import RoundNumber, ServerIndex
 from zipnet.transport.dial import PersistentLink, refusal_code
-from zipnet.transport.versions import fetch_later
+from zipnet.transport.versions import know_version
 from zipnet.wire.messages import (
     GetRecords,
     Kind,
@@ -378,10 +378,10 @@ class Upstream:
 
     async def _know_version(self, version: int) -> None:
         """Rule 5."""
-        if version > self._tail.version and self._source is not None:
-            newest = await fetch_later(self.links[self._source], self._descriptor)
-            if newest.version > self._tail.version:
-                await self._sink.on_descriptor(newest)
+        if self._source is not None:
+            known = await know_version(self.links[self._source], self._tail.descriptor, version)
+            if known is not self._tail.descriptor:
+                await self._sink.on_descriptor(known)
 
     async def _take_record(self, data: bytes) -> None:
         await self._know_version(self._tail.version_of(data))

@@ -83,6 +83,10 @@ class ClientAttestation:
         """Whether the group asks evidence of its clients."""
         return self._attestor.terms.policy_for(Gate.CLIENT) is not None
 
+    def use_descriptor(self, descriptor: TrustedDescriptor) -> None:
+        """Judge the servers of a later version of the descriptor."""
+        self._descriptor = descriptor
+
     def require_vouched(self, announcements: Sequence[bytes], evidence: Sequence[bytes]) -> None:
         """Refuse KEM keys that no judged platform of the committee vouches for.
 

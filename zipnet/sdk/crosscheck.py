@@ -51,6 +51,11 @@ class CrossCheck:
         self._on_trouble = on_trouble or (lambda _error: None)
         self._since = 0
 
+    def use_descriptor(self, descriptor: TrustedDescriptor, dialer: Dialer) -> None:
+        """Ask the servers of a later version of the descriptor."""
+        self._servers = descriptor.descriptor.servers
+        self._dialer = dialer
+
     async def now_and_then(self, shown_by: NodeEntry, record: VerifiedRecord) -> None:
         """Compare with another server once ``every`` records have come.
 

@@ -9,6 +9,8 @@ Rules:
 3. A link that ends, lies, falls silent or loses what it was given makes way for the next node.
 4. Every envelope the machine asks for is sent at most once, at the time it was drawn for.
 5. What a user's progress callback does comes after the envelope is gone: it cannot delay one.
+6. A later version of the descriptor is taken from whichever node names it first, as its operator's
+   signature allows.
 
 The decisions are ``zipnet.machines.publisher``'s; the user's side is ``zipnet.sdk.publisher``.
 Longer than most modules: a task for each kind of link, an arm for each effect.
@@ -38,6 +40,7 @@ from zipnet.machines.publisher_events import (
     CountCrowd,
     CrowdCounted,
     Delivered,
+    DescriptorChanged,
     EnvelopeAccepted,
     EnvelopeRefused,
     EnvelopeUnsent,
@@ -64,6 +67,7 @@ from zipnet.sdk.crowd import count_crowd
 from zipnet.sdk.joining import require_agreed
 from zipnet.sdk.links import LINK_ERRORS, Dialer, Trouble, Turns, serving, silence_s
 from zipnet.transport.session import Role
+from zipnet.transport.versions import know_version
 from zipnet.wire.messages import (
     MAX_RECORDS_PER_PAGE,
     GetKemKeys,
@@ -84,7 +88,7 @@ from zipnet.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from zipnet.machines.outgoing import Receipt
     from zipnet.machines.publisher import PublisherMachine
@@ -173,6 +177,7 @@ class PublisherDriver:
         self._count_due = asyncio.Event()
         self._fetch_from = 0
         self._last_header_at = self._loop.time()
+        self._turns: dict[str, tuple[TrustedDescriptor, Turns]] = {}
 
     # What the user's side calls -----------------------------------------------------------------
 
@@ -280,10 +285,38 @@ class PublisherDriver:
         )
         future.exception()  # a caller that was cancelled never looks
 
+    # Versions of the descriptor -----------------------------------------------------------------
+
+    async def _know_version(self, session: Session, version: int) -> None:
+        """Rule 6."""
+        known = self._verifier.descriptor
+        new = await know_version(session, known, version)
+        if new is known or new.version < self._verifier.descriptor.version:
+            return
+        if new.version != known.version:
+            # A registration that is due now is due for a reason that is signed.
+            self._registered_at = float("-inf")
+            self._step(DescriptorChanged(new))
+        self._descriptor = new
+        self._verifier.use_descriptor(new)
+        self._dialer = self._dialer.under(new)
+        if self._attestation is not None:
+            self._attestation.use_descriptor(new)
+
+    def _turns_of(self, what: str, *nodes: Sequence[NodeEntry]) -> Turns:
+        """Whose turn it is among the nodes of the version in force."""
+        kept = self._turns.get(what)
+        if kept is None or kept[0] is not self._descriptor:
+            kept = (self._descriptor, Turns(*nodes, on_trouble=self._on_trouble))
+            self._turns[what] = kept
+        return kept[1]
+
+    def _server_turns(self, what: str) -> Turns:
+        return self._turns_of(what, self._descriptor.descriptor.servers)
+
     # Registration -------------------------------------------------------------------------------
 
     async def _keep_registered(self) -> None:
-        turns = Turns(self._descriptor.descriptor.servers, on_trouble=self._on_trouble)
         while True:
             await self._registration_due.wait()
             self._registration_due.clear()
@@ -291,6 +324,7 @@ class PublisherDriver:
             since = self._loop.time() - self._registered_at
             await asyncio.sleep(max(_REGISTER_AGAIN_S - since, 0.0))
             while True:
+                turns = self._server_turns("register")
                 try:
                     await self._register(turns.current())
                 except LINK_ERRORS as error:
@@ -313,6 +347,8 @@ class PublisherDriver:
             effects = self._step(AnnouncementsReceived(tuple(keys.announcements), wall_ms, named))
             prepared = [effect.blob for effect in effects if isinstance(effect, SendRegistration)]
             if not prepared:
+                # A server that came with a later version signs what this one cannot check.
+                await self._know_version(session, self._descriptor.version + 1)
                 raise RemoteProtocolError(f"{node.name} showed KEM keys that do not verify")
             register = encode(Register(registration=prepared[0], evidence=evidence))
             try:
@@ -370,13 +406,13 @@ class PublisherDriver:
     # The aggregator -----------------------------------------------------------------------------
 
     async def _keep_subscribed(self) -> None:
-        entries = self._descriptor.descriptor.aggregators
-        parents = {entry.parent for entry in entries}
-        leaves = [e.node for e in entries if e.node.name not in parents]
-        inner = [e.node for e in entries if e.node.name in parents]
-        turns = Turns(leaves, inner, on_trouble=self._on_trouble)
         while True:
             await self.registered.wait()
+            entries = self._descriptor.descriptor.aggregators
+            parents = {entry.parent for entry in entries}
+            leaves = [e.node for e in entries if e.node.name not in parents]
+            inner = [e.node for e in entries if e.node.name in parents]
+            turns = self._turns_of("subscribe", leaves, inner)
             try:
                 await self._follow(turns)
             except LINK_ERRORS as error:
@@ -391,11 +427,11 @@ class PublisherDriver:
 
         async def on_frame(frame: Frame) -> None:
             await primed.wait()  # pushes come after the state they build on
-            await self._on_push(frame)
+            await self._on_push(session, frame)
 
         async with serving(session, on_frame) as served:
             answer = await session.request(Kind.SUBSCRIBE, encode(Subscribe(from_sequence=None)))
-            await self._on_subscribed(decode(answer.payload, Subscribed))
+            await self._on_subscribed(session, decode(answer.payload, Subscribed))
             self._session = session
             self._last_header_at = self._loop.time()
             self._machine.forget_fruitless()
@@ -416,32 +452,33 @@ class PublisherDriver:
                 raise TransportError(f"{fruitless} records came without what was sent")
             await asyncio.wait({served}, timeout=min(left_s, 1.0))
 
-    async def _on_subscribed(self, state: Subscribed) -> None:
+    async def _on_subscribed(self, session: Session, state: Subscribed) -> None:
         if state.last_record is not None:
-            await self._on_record(state.last_record)
+            await self._on_record(session, state.last_record)
         if state.open_round is not None:
-            self._on_header(state.open_round)
+            await self._on_header(session, state.open_round)
 
-    async def _on_push(self, frame: Frame) -> None:
+    async def _on_push(self, session: Session, frame: Frame) -> None:
         match frame.kind:
             case Kind.ROUND_OPENED:
-                self._on_header(decode(frame.payload, RoundOpened).header)
+                await self._on_header(session, decode(frame.payload, RoundOpened).header)
             case Kind.RECORD_SEALED:
-                await self._on_record(decode(frame.payload, RecordSealed).record)
+                await self._on_record(session, decode(frame.payload, RecordSealed).record)
             case Kind.ROUND_ABORTED:
                 aborted = decode(frame.payload, RoundAborted)
                 self._step(AbortReceived(RoundNumber(aborted.round), aborted.why))
             case _:
                 raise RemoteProtocolError(f"frame kind {frame.kind} is no push for a client")
 
-    def _on_header(self, data: bytes) -> None:
-        wall_ms = time.time_ns() // 1_000_000
-        self._step(HeaderReceived(SignedHeader.decode(data), wall_ms))
+    async def _on_header(self, session: Session, data: bytes) -> None:
+        signed = SignedHeader.decode(data)
+        await self._know_version(session, signed.header.descriptor_version)
+        self._step(HeaderReceived(signed, time.time_ns() // 1_000_000))
         self._last_header_at = self._loop.time()
 
-    async def _on_record(self, data: bytes) -> None:
-        record = await self._verifier.verify(data)
-        self._step(RecordReceived(record))
+    async def _on_record(self, session: Session, data: bytes) -> None:
+        await self._know_version(session, self._verifier.version_of(data))
+        self._step(RecordReceived(await self._verifier.verify(data)))
 
     async def _keep_sending(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -498,10 +535,10 @@ class PublisherDriver:
     # Missing records ----------------------------------------------------------------------------
 
     async def _keep_up_to_date(self) -> None:
-        turns = Turns(self._descriptor.descriptor.servers, on_trouble=self._on_trouble)
         while True:
             await self._fetch_due.wait()
             self._fetch_due.clear()
+            turns = self._server_turns("fetch")
             try:
                 await self._fetch(turns.current())
             except LINK_ERRORS as error:
@@ -524,7 +561,7 @@ class PublisherDriver:
                 answer = await session.request(Kind.GET_RECORDS, encode(request))
                 page = decode(answer.payload, Records)
                 for data in page.records:
-                    self._step(RecordReceived(await self._verifier.verify(data)))
+                    await self._on_record(session, data)
                 last = self._machine.last_record
                 reached = 0 if last is None else last.sequence + 1
                 if page.records and reached <= asked:

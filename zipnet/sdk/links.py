@@ -28,6 +28,7 @@ from zipnet.errors import (
     ZipnetError,
 )
 from zipnet.transport.dial import Backoff
+from zipnet.transport.egress import allow_egress
 from zipnet.transport.session import Role, Session, SessionTerms, initiate
 from zipnet.wire.frames import Frame, SessionKind
 from zipnet.wire.handshake import Refusal, decode_handshake, refusal_to_error
@@ -98,8 +99,7 @@ def client_transport(
         )
     if not isinstance(transport, str):
         return transport
-    nodes = [*descriptor.descriptor.servers, *(a.node for a in descriptor.descriptor.aggregators)]
-    registered = {node.identity.ed25519: node.certificate for node in nodes}
+    registered = _certificates(descriptor)
     if transport == "quic":
         from zipnet.transport.quic import QuicTransport  # noqa: PLC0415 - keeps the import light
 
@@ -113,6 +113,14 @@ def client_transport(
 
         return TlsTransport(None, registered=registered, dial=SocksDialer(proxy))
     raise ConfigError(f"there is no transport named {transport!r}", hint="use quic or tls")
+
+
+def _nodes(descriptor: TrustedDescriptor) -> list[NodeEntry]:
+    return [*descriptor.descriptor.servers, *(a.node for a in descriptor.descriptor.aggregators)]
+
+
+def _certificates(descriptor: TrustedDescriptor) -> dict[bytes, bytes]:
+    return {node.identity.ed25519: node.certificate for node in _nodes(descriptor)}
 
 
 async def refuse_requests(frame: Frame) -> Frame | None:
@@ -196,6 +204,27 @@ class Dialer:
         if self.servers_at is None or index is None:
             return node.host, node.port
         return self.servers_at[index]
+
+    def under(self, new: TrustedDescriptor) -> Dialer:
+        """Return a dialer to the nodes of a later version of the descriptor.
+
+        A server that was dialled elsewhere than the descriptor said still is, as long as the
+        descriptor says the same of it.
+        """
+        register = getattr(self.transport, "register", None)
+        if register is not None:
+            register(_certificates(new))
+        allow_egress((node.host, node.port) for node in _nodes(new))
+        servers_at = self.servers_at
+        if servers_at is not None:
+            nodes = zip(self.descriptor.descriptor.servers, new.descriptor.servers, strict=True)
+            servers_at = [
+                at
+                if (was.host, was.port, was.peer_id) == (now.host, now.port, now.peer_id)
+                else (now.host, now.port)
+                for at, (was, now) in zip(servers_at, nodes, strict=True)
+            ]
+        return replace(self, descriptor=new, servers_at=servers_at)
 
     def anonymous(self) -> Dialer:
         """Return a dialer that says nothing about who asks."""

@@ -14,9 +14,11 @@ Rules:
 3. A server that fails, lies or lags is left for another one; reading goes on where it was.
 4. Without ``follow`` reading ends with what the server asked last has; a single server can hold the
    newest records back, never change or skip one.
-5. Servers are held against each other: two different records for one place, both signed by the
+5. A later version of the descriptor is taken from any server, as its operator's signature allows;
+   reading goes on with the servers it names.
+6. Servers are held against each other: two different records for one place, both signed by the
    committee, end the reading with the proof (``EquivocationError``).
-6. A trust policy is asked before anything of a record is yielded.
+7. A trust policy is asked before anything of a record is yielded.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import time
 from typing import TYPE_CHECKING, Literal, Self
 
 from zipnet.errors import (
+    ConfigError,
     EquivocationError,
     LocalProtocolError,
     RemoteProtocolError,
@@ -61,6 +64,7 @@ from zipnet.sdk.links import (
 )
 from zipnet.sdk.verifier import RecordVerifier
 from zipnet.transport.session import Role
+from zipnet.transport.versions import know_version
 from zipnet.wire.messages import (
     MAX_RECORDS_PER_PAGE,
     GetRecords,
@@ -150,6 +154,7 @@ class Reader:
         self._turns = Turns(descriptor.descriptor.servers, on_trouble=on_trouble)
         self._machine = ReaderMachine(from_sequence, resume=resume)
         self._bookmark = resume
+        self._trust_policy = trust
         self._trust = trust.bind(descriptor)
         self._follow = follow
         self._silence_s = silence_s(descriptor)
@@ -279,7 +284,9 @@ class Reader:
                 await queue.put(decode(frame.payload, RecordSealed).record)
             elif frame.kind == Kind.ROUND_OPENED:
                 nonlocal opened
-                header = self._verified_header(decode(frame.payload, RoundOpened).header)
+                signed = SignedHeader.decode(decode(frame.payload, RoundOpened).header)
+                await self._know_version(session, signed.header.descriptor_version)
+                header = self._verified_header(signed)
                 if header.round > opened:
                     opened = header.round
                     await queue.put(_SIGN_OF_LIFE)
@@ -299,12 +306,31 @@ class Reader:
             decode(answer.payload, Subscribed)
             while (data := await _next(queue, served, self._silence_s)) is not None:
                 if data != _SIGN_OF_LIFE:
-                    yield await self._verifier.verify(data)
+                    yield await self._verified(session, data)
         raise session.ended_by or RemoteProtocolError("the server ended the link")
 
-    def _verified_header(self, data: bytes) -> RoundHeader:
-        descriptor = self._dialer.descriptor
-        header = verify_header(SignedHeader.decode(data), descriptor.committee_keys)
+    async def _verified(self, session: Session, data: bytes) -> VerifiedRecord:
+        await self._know_version(session, self._verifier.version_of(data))
+        return await self._verifier.verify(data)
+
+    async def _know_version(self, session: Session, version: int) -> None:
+        """Rule 5."""
+        known = self._verifier.descriptor
+        new = await know_version(session, known, version)
+        if new is known:
+            return
+        try:
+            self._trust = self._trust_policy.bind(new)
+        except ConfigError as error:
+            raise _Final(error) from error
+        self._verifier.use_descriptor(new)
+        self._dialer = self._dialer.under(new)
+        self._turns = Turns(new.descriptor.servers, on_trouble=self._on_trouble)
+        self._cross_check.use_descriptor(new, self._dialer)
+
+    def _verified_header(self, signed: SignedHeader) -> RoundHeader:
+        descriptor = self._verifier.descriptor.at(signed.header.descriptor_version)
+        header = verify_header(signed, descriptor.committee_keys)
         if header.group != descriptor.group:
             raise VerificationError("round header belongs to another group")
         return header
@@ -315,7 +341,7 @@ class Reader:
             answer = await session.request(Kind.GET_RECORDS, encode(request))
             page = decode(answer.payload, Records)
             for data in page.records:
-                yield await self._verifier.verify(data)
+                yield await self._verified(session, data)
             if not page.records or at + len(page.records) >= page.next_sequence:
                 return
 

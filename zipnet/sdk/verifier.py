@@ -26,6 +26,24 @@ class RecordVerifier:
         self._descriptor = descriptor
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="zipnet-verify")
 
+    @property
+    def descriptor(self) -> TrustedDescriptor:
+        """The newest version of the descriptor known here."""
+        return self._descriptor
+
+    def use_descriptor(self, descriptor: TrustedDescriptor) -> None:
+        """Verify with a later version, and those before it."""
+        self._descriptor = descriptor
+
+    def version_of(self, data: bytes) -> int:
+        """Return the version of the descriptor a record names; nothing of it is verified.
+
+        Raises:
+            RemoteProtocolError: When the bytes are no record.
+        """
+        content = decode_record(data, self._descriptor.params).content
+        return int(content.header.descriptor_version)
+
     async def verify(self, data: bytes) -> VerifiedRecord:
         """Parse and verify one record (protocol.md §6).
 

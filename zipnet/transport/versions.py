@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from zipnet.errors import (
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from zipnet.transport.session import SessionTerms
     from zipnet.wire.frames import Frame
 
-__all__ = ["ask_earlier", "fetch_earlier", "fetch_later"]
+__all__ = ["Asked", "ask_earlier", "fetch_earlier", "fetch_later", "know_version"]
 
 
 class Asked(Protocol):
@@ -116,6 +117,25 @@ async def fetch_later(session: Asked, current: TrustedDescriptor) -> TrustedDesc
         except VerificationError as error:
             raise RemoteProtocolError(f"the node gave no later version: {error}") from error
     return current
+
+
+async def know_version(
+    session: Asked, current: TrustedDescriptor, version: int
+) -> TrustedDescriptor:
+    """Return ``current``, or a descriptor that knows ``version`` as well where the node has it.
+
+    Args:
+        session: A session that is served, to any node.
+        current: The newest version that is trusted.
+        version: What a header or record names.
+
+    Raises:
+        RemoteProtocolError: The node gave a file that does not fit.
+        ZipnetError: It did not answer.
+    """
+    if version < current.founding.version and current.founding.descriptor.previous is not None:
+        current = await fetch_earlier(session, replace(current, earlier=()))
+    return await fetch_later(session, current) if version > current.version else current
 
 
 async def _fetch(session: Asked, version: int) -> bytes | None:
