@@ -248,6 +248,8 @@ def test_an_almost_right_sentence_allows_nothing(
     code, lines = check(files, config, capsys)
     assert code == 2
     assert any(line["key"] == "descriptor" and line["state"] == "violated" for line in lines)
+    advice = {line["key"]: line["text"] for line in lines if line["state"] == "advice"}
+    assert "allows nothing" in advice["allow_unattested"]
 
 
 @pytest.mark.requirement("Z20")
@@ -306,3 +308,36 @@ def test_a_host_of_several_nodes_asks_for_signatures_too(
     config.write_text(config.read_text().replace("min_participants = 8", "min_participants = 9"))
     assert run(["host", "--server", str(config), "--config-key", str(files.key_file)]) == 2
     assert "was altered" in capsys.readouterr().err
+
+
+def test_the_units_environment_file_beside_the_settings_counts(
+    files: StrictFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = files.template("server")
+    key, files.key_file = files.key_file, Path()
+    assert check(files, config, capsys)[0] == 2
+    beside = config.with_suffix(".env")
+    beside.write_text(f'# of the unit\nZIPNET_CONFIG_KEY="{key}"\nPYTHONPATH=/elsewhere\n')
+    code, lines = check(files, config, capsys)
+    assert code == 0, lines
+    beside.write_text(f"ZIPNET_CONFIG_KEY={key}\nZIPNET_METRICS=0.0.0.0:9464\n")
+    code, (line,) = check(files, config, capsys)
+    assert (code, line["key"]) == (2, "metrics")
+    beside.write_text("ZIPNET_SECRET='canary\n")
+    code, (line,) = check(files, config, capsys)
+    assert code == 2
+    assert "line 1" in line["text"]
+    assert "canary" not in str(line)
+
+
+@pytest.mark.requirement("L13")
+def test_a_production_gateway_does_not_start_where_its_posture_does_not_hold(
+    files: StrictFiles, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = files.template("gateway")
+    assert run(["gateway", "--config", str(config)]) == 2
+    assert "setting CONFIG_KEY" in capsys.readouterr().err
+    monkeypatch.setenv("ZIPNET_CONFIG_KEY", str(files.key_file))
+    files.say(terms=UNATTESTED)
+    assert run(["gateway", "--config", str(config)]) == 2
+    assert "setting DESCRIPTOR: the descriptor's tdx.mode is off" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from zipnet.settings import (
     load_server,
 )
 from zipnet.settings.bounded import read_bounded
+from zipnet.settings.envfile import read_env_file
 from zipnet.settings.secretfiles import find_secret
 from zipnet.settings.sources import MAX_CONFIG_BYTES, SECRET_NAMES, Sources, parse_table
 
@@ -69,8 +70,8 @@ def check(
     """Print one line for each check: what holds, what does not, the key, and what to do.
 
     Exit code 0: all holds. 1: it would start, weaker than production by a key that says so. 2: it
-    would not start. Secrets that no setting names are looked for beside the file, as the systemd
-    units have them. Nothing is started and nothing is written.
+    would not start. Secrets that no setting names, and a file of ZIPNET_ variables, are looked for
+    beside the settings, as the systemd units have them. Nothing is started and nothing is written.
     """
     flags: dict[str, object] = {"config_key": config_key}
     findings = _judge(config, profile, role or _role_of(config), flags)
@@ -107,6 +108,9 @@ def _judge(
     subject = Subject(held, probe_host(held), starting=False)
     findings = [Finding("settings", State.OK, "", f"the settings of a {role} load")]
     findings += examine(subject, profile.value)
+    for warning in getattr(held, "warnings", ()):
+        key = _key_in(ConfigError(warning))
+        findings.append(Finding("settings", State.ADVICE, key, warning, "put it right"))
     if own.profile != profile.value and held is not own:
         text = f"the settings are for {own.profile}"
         findings[1] = Finding(
@@ -126,8 +130,11 @@ def _load(config: Path, role: str, flags: Mapping[str, object]) -> CommonSetting
 
 
 def _environment(config: Path, role: str, flags: Mapping[str, object]) -> dict[str, str]:
-    """Return the environment, with the secrets beside the file where none is named."""
+    """Return the environment the unit would give: its file, and the secrets beside the settings."""
     environ = dict(os.environ)
+    beside = config.with_suffix(".env")
+    if beside.exists():
+        environ |= read_env_file(beside)
     if role not in ("server", "aggregator"):
         return environ
     sources = Sources.gather(flags, environ, config)

@@ -21,7 +21,7 @@ from zipnet.settings.values import (
     ALLOW_UNSIGNED_SETTINGS,
 )
 
-__all__ = ["ALLOWANCES", "PREFIX", "Allowance", "allowed_by"]
+__all__ = ["ALLOWANCES", "PREFIX", "Allowance", "allowed_by", "void_allowances"]
 
 PREFIX: Final = "allow_"
 
@@ -92,4 +92,13 @@ def allowed_by(given: object) -> tuple[str, ...]:
         key.removeprefix(PREFIX)
         for key, allowance in ALLOWANCES.items()
         if getattr(given, key, None) == allowance.sentence
+    )
+
+
+def void_allowances(given: object) -> tuple[str, ...]:
+    """Return the keys of a settings model that are set to something that allows nothing."""
+    return tuple(
+        key
+        for key, allowance in ALLOWANCES.items()
+        if getattr(given, key, None) not in (None, allowance.sentence)
     )

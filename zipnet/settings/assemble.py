@@ -12,7 +12,7 @@ from zipnet.protocol.attestation import AttestationMode, Gate
 from zipnet.protocol.descriptor import MAX_DESCRIPTOR_BYTES, parse_descriptor, trust_descriptor
 from zipnet.protocol.ids import DEFAULT_UNIVERSE, PeerId, committee_fingerprint, format_peer_id
 from zipnet.protocol.params import Cadence
-from zipnet.settings.allowances import allowed_by
+from zipnet.settings.allowances import allowed_by, void_allowances
 from zipnet.settings.bounded import read_bounded
 from zipnet.settings.limits import bounds_of
 from zipnet.settings.model import CommonInput, fix_of
@@ -186,6 +186,8 @@ class Assembly(Generic[_Input]):
     def common(self, *, transport: TransportName) -> CommonParts:
         """Return what every role has; ``transport`` is the role's default for dialling."""
         given = self.given
+        for key in void_allowances(given):
+            self.warn(f"{key.upper()} is not its exact sentence, so it allows nothing")
         return {
             "instance": self.pick(
                 "instance", given.instance, self.descriptor.name, origin=_DESCRIPTOR
