@@ -57,8 +57,10 @@ from zipnet.machines.committee_snapshot import decode_state
 from zipnet.protocol.kem import KemKeyPair
 from zipnet.protocol.revocation import open_revocation, open_warrant
 from zipnet.protocol.secret import Secret, parse_secret_text
+from zipnet.settings.envfile import parse_env
 from zipnet.settings.publicfile import parse_public
 from zipnet.settings.sources import parse_table
+from zipnet.settings.tokencustody import TokenCustody
 from zipnet.storage.compacting import CompactingFileJournal
 from zipnet.storage.custody import KeyCustody
 from zipnet.storage.journal import FileJournal
@@ -195,6 +197,10 @@ PARSERS: Final[dict[str, Callable[[bytes], object]]] = {
     "checkpoint": lambda data: open_checkpoint(data, COMMITTEE.descriptor),
     "sealed log": lambda data: list(open_sealed(io.BytesIO(data).read, LOG_KEYS)),
     "range": lambda data: list(read_range(data.splitlines(keepends=True))[1]),
+    "environment file": lambda data: parse_env(Path("e"), data),
+    "token key file": lambda data: TokenCustody.from_file(
+        Path("k"), data, what="fuzz", ask_pin=None
+    ),
 }
 _LIST: Final = list(PARSERS.values())
 

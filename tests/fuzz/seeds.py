@@ -33,6 +33,7 @@ from zipnet.protocol.kem import KemKeyPair
 from zipnet.protocol.revocation import RevokedKind, sign_revocation, sign_warrant
 from zipnet.protocol.secret import Secret, format_secret_text
 from zipnet.settings.publicfile import PublicFile, format_public_file
+from zipnet.settings.tokencustody import TokenPlace, format_key_file
 from zipnet.storage.audit import AuditLog
 from zipnet.storage.custody import CustodyFiles, KeyCustody
 from zipnet.storage.journal import FileJournal
@@ -53,6 +54,11 @@ if TYPE_CHECKING:
 __all__ = ["make_seeds"]
 
 _NOW = 1_900_000_000
+
+
+def _token_key_file() -> bytes:
+    place = TokenPlace(Path("/usr/lib/token.so"), "operators", "key")
+    return format_key_file(place, bytes(range(32)), "operator.key.mldsa", "pin").encode()
 
 
 def make_seeds() -> dict[str, bytes]:
@@ -80,6 +86,8 @@ def make_seeds() -> dict[str, bytes]:
         "bookmark": Bookmark(7, Digest(bytes(32)), 3).to_text().encode(),
         "secret": format_secret_text(Secret(os.urandom(32))).encode(),
         "public identity": _public(identity),
+        "environment file": b'# of the unit\nZIPNET_LISTEN="127.0.0.1:1"\nHOME=/x\n',
+        "token key file": _token_key_file(),
         "settings": b'instance = "acme.test"\nlisten = "127.0.0.1:1"\ncadence = 3\n',
         "quote": emulator.quote(bytes(64)),
         "quote v5": emulator.quote(bytes(64), version=5),

@@ -15,7 +15,7 @@ from zipnet.settings.bounded import read_bounded
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["read_env_file"]
+__all__ = ["parse_env", "read_env_file"]
 
 _MAX_BYTES: Final = 64 * 1024
 _LINE: Final = re.compile(r"""([A-Za-z_][A-Za-z0-9_]*)=(?:"([^"\\]*)"|'([^'\\]*)'|([^"'\\]*))""")
@@ -29,7 +29,11 @@ def read_env_file(path: Path) -> dict[str, str]:
         ConfigError: When it cannot be read, or a line is none; the line's number is told, not what
             stands in it.
     """
-    data = read_bounded(path, _MAX_BYTES, what="environment file")
+    return parse_env(path, read_bounded(path, _MAX_BYTES, what="environment file"))
+
+
+def parse_env(path: Path, data: bytes) -> dict[str, str]:
+    """Parse an environment file's bytes; ``path`` is named in the errors, those of reading one."""
     found: dict[str, str] = {}
     for number, raw in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
         line = raw.strip()

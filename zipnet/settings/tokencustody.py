@@ -104,10 +104,12 @@ class TokenCustody:
             table = load_document(data.decode("utf-8"))
             if not _KEYS <= set(table) <= _KEYS | {"kind", "pin_file"}:
                 raise ValueError("not these keys")
+            if not all(isinstance(text, str) and text.isprintable() for text in table.values()):
+                raise ValueError("not text")
             expected = base64.b64decode(table["ed25519"], validate=True)
             if len(expected) != _ED25519_BYTES:
                 raise ValueError("not the size of a key")
-            place = TokenPlace(Path(table["module"]), str(table["token"]), str(table["object"]))
+            place = TokenPlace(Path(table["module"]), table["token"], table["object"])
             mldsa_file = path.parent / table["mldsa_file"]
             pin_file = table.get("pin_file")
         except (ValueError, TypeError, binascii.Error):
