@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes.util
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.harness.attested import group_terms
 from tests.harness.strict_files import UNATTESTED, StrictFiles
 from zipnet.cli import run
 from zipnet.posture import CHECKS
+from zipnet.protocol.descriptor import sign_descriptor
 from zipnet.settings.allowances import ALLOWANCES
 from zipnet.settings.model import (
     AggregatorInput,
@@ -84,6 +86,13 @@ def _allow(key: str, role: str = "server") -> Weak:
     return Weak(f'{key} = "{ALLOWANCES[key].sentence}"', role, code=1)
 
 
+def _other_certificate(files: StrictFiles, _config: Path) -> None:
+    text = files.compose().decode()
+    mine, other, *_ = re.findall(r'certificate = "([^"]+)"', text)
+    text = text.replace(mine, other, 1)
+    files.descriptor.write_bytes(sign_descriptor(text.encode(), files.operator))
+
+
 def _unsigned(files: StrictFiles, _config: Path) -> None:
     files.key_file = Path()
 
@@ -99,6 +108,7 @@ WEAK: dict[str, Weak] = {
     "descriptor: no fault domain": Weak(
         spoil=lambda files, _: files.say(domains=("north", "", "west"))
     ),
+    "descriptor: another node's certificate": Weak(spoil=_other_certificate),
     "operator": Weak(""),
     "config_key": Weak(spoil=_unsigned),
     "config_version": Weak(""),
