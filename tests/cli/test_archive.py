@@ -224,6 +224,8 @@ def test_a_range_that_was_tampered_with_is_refused(
 ) -> None:
     with Archive(folder, committee.descriptor, readonly=True) as archive:
         lines = [json.loads(line) for line in archive.export(0, 5)]
+    version = lines.pop(1)  # the descriptor; put back below
+    assert "descriptor" in version
     other = lines[2]["record"]
     if what == "record":
         lines[3]["record"] = other
@@ -238,6 +240,7 @@ def test_a_range_that_was_tampered_with_is_refused(
             line["sequence"] = sequence
     else:
         lines[2]["record"], lines[3]["record"] = lines[3]["record"], lines[2]["record"]
+    lines.insert(1, version)
     with pytest.raises(VerificationError):
         list(verify_range((json.dumps(line).encode() for line in lines), committee.descriptor))
 

@@ -97,6 +97,23 @@ async def read_all(descriptor: TrustedDescriptor) -> dict[bytes, int]:
     return {payload: versions[number] for payload, number in found.items()}
 
 
+def keep_and_prove(network: LiveNetwork) -> None:
+    """Archive a log of two committees; whoever has either descriptor alone verifies all of it."""
+    (network.folder / "client.toml").write_text('transport = "tls"\n')
+    for words in (
+        ("pull", "kept", "-d", "d.toml"),
+        ("verify", "kept", "-d", "d2.toml"),
+        ("verify", "kept", "-d", "d.toml"),
+        ("export", "kept", "-d", "d2.toml", "--out", "range"),
+        ("verify", "range", "-d", "d.toml"),
+        ("verify", "range", "-d", "d2.toml"),
+        ("restore", "again", "range", "-d", "d.toml"),
+        ("verify", "again", "-d", "d2.toml"),
+    ):
+        done = run_zipnet("archive", *words, "--config", "client.toml", cwd=network.folder)
+        assert done.returncode == 0, (words, done.stderr)
+
+
 async def test_a_lost_server_is_replaced_while_everybody_else_goes_on(network: LiveNetwork) -> None:
     first = load_descriptor(network.descriptor_file)
     followed: list[bytes] = []
@@ -149,6 +166,7 @@ async def test_a_lost_server_is_replaced_while_everybody_else_goes_on(network: L
     # From the old file and from the new one alone: all records, each under its own version.
     assert await read_all(first) == expected
     assert await read_all(load_descriptor(file)) == expected
+    await asyncio.to_thread(keep_and_prove, network)
     await asyncio.to_thread(wait_for, lambda: newcomer.events("seat_taken"), "the seat")
     for name in ("s0", "s2", "n1"):
         assert network.nodes[name].is_running()

@@ -218,8 +218,9 @@ def tiles(
             path = out / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-    for index in range(len(settings.descriptor.committee)):
-        output.data(checkpoint_key(settings.descriptor, ServerIndex(index)).verifier_key)
+        newest = archive.descriptor
+    for index in range(len(newest.committee)):
+        output.data(checkpoint_key(newest, ServerIndex(index)).verifier_key)
 
 
 def _seen(text: str) -> tuple[int, bytes]:

@@ -2,7 +2,9 @@
 
 Lines of JSON::
 
-    {"format": "zipnet-records-1", "group": hex, "first": n, "count": k, "size": s, "root": hex}
+    {"format": "zipnet-records-1", "group": hex, "first": n, "count": k, "size": s, "root": hex,
+     "versions": v}
+    {"descriptor": base64}                                     one for each of the v versions
     {"sequence": n, "record": base64, "path": [hex, ...]}      one for each of the k records
 
 The tree is that of RFC 6962 §2.1 over the 32-byte record hashes of the first ``size`` records;
@@ -10,6 +12,9 @@ The tree is that of RFC 6962 §2.1 over the 32-byte record hashes of the first `
 on to: each record carries the signatures of its whole roster and the hash of the one before it,
 and two ranges whose roots are consistent come from one log. Nobody signs a root: it is a short name
 for a log that was verified, by which later logs can be compared with it.
+
+Versions of the descriptor, oldest first, are there for records of rounds held under another one
+than the verifier has; whether they lead to or from his is for ``protocol.succession`` to say.
 
 Left to others: files, the signatures of records (``protocol.record``) and their chain.
 """
@@ -36,6 +41,7 @@ __all__ = ["MAX_LINE_BYTES", "RangeHead", "RangeItem", "RangeTree", "read_range"
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 _FORMAT: Final = "zipnet-records-1"
 _MAX_PATH: Final = 64
+_MAX_VERSIONS: Final = 256
 _HASH_BYTES: Final = 32
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -50,6 +56,7 @@ class RangeHead:
         count: How many records it has.
         size: Records of the log the range was taken from.
         root: Root of the tree over their hashes, 32 bytes.
+        versions: Files of the descriptor's versions, oldest first.
     """
 
     group: bytes
@@ -57,6 +64,7 @@ class RangeHead:
     count: int
     size: int
     root: bytes
+    versions: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +148,11 @@ class _Head(msgspec.Struct, forbid_unknown_fields=True):
     count: int
     size: int
     root: str
+    versions: int
+
+
+class _Version(msgspec.Struct, forbid_unknown_fields=True):
+    descriptor: str
 
 
 class _Item(msgspec.Struct, forbid_unknown_fields=True):
@@ -150,8 +163,18 @@ class _Item(msgspec.Struct, forbid_unknown_fields=True):
 
 def write_range(head: RangeHead, items: Iterable[RangeItem]) -> Iterator[bytes]:
     """Yield the lines of a range, each with its line feed."""
-    first = _Head(_FORMAT, head.group.hex(), head.first, head.count, head.size, head.root.hex())
+    first = _Head(
+        _FORMAT,
+        head.group.hex(),
+        head.first,
+        head.count,
+        head.size,
+        head.root.hex(),
+        len(head.versions),
+    )
     yield msgspec.json.encode(first) + b"\n"
+    for file in head.versions:
+        yield msgspec.json.encode(_Version(base64.b64encode(file).decode())) + b"\n"
     for item in items:
         record = base64.b64encode(item.record).decode()
         line = _Item(item.sequence, record, [step.hex() for step in item.path])
@@ -169,12 +192,18 @@ def read_range(lines: Iterable[bytes]) -> tuple[RangeHead, Iterator[RangeItem]]:
     """
     rest = iter(lines)
     raw = _decode(next(rest, b""), _Head)
-    head = RangeHead(
-        _hash(raw.group, "group"), raw.first, raw.count, raw.size, _hash(raw.root, "root")
-    )
-    sound = head.first >= 0 and head.count > 0 and head.first + head.count <= head.size < 1 << 63
-    if raw.format != _FORMAT or not sound:
+    sound = raw.first >= 0 and raw.count > 0 and raw.first + raw.count <= raw.size < 1 << 63
+    if raw.format != _FORMAT or not sound or not 0 <= raw.versions <= _MAX_VERSIONS:
         raise RemoteProtocolError("this is no range of records of this version")
+    versions = [_decode(next(rest, b""), _Version) for _ in range(raw.versions)]
+    head = RangeHead(
+        _hash(raw.group, "group"),
+        raw.first,
+        raw.count,
+        raw.size,
+        _hash(raw.root, "root"),
+        tuple(_unbase64(version.descriptor, "descriptor") for version in versions),
+    )
     return head, _items(head, rest)
 
 
@@ -183,10 +212,7 @@ def _items(head: RangeHead, lines: Iterator[bytes]) -> Iterator[RangeItem]:
         raw = _decode(next(lines, b""), _Item)
         if raw.sequence != sequence or len(raw.path) > _MAX_PATH:
             raise RemoteProtocolError(f"record {sequence} is due in the range")
-        try:
-            record = base64.b64decode(raw.record, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise RemoteProtocolError(f"record {sequence} of the range is no base64") from error
+        record = _unbase64(raw.record, f"record {sequence}")
         yield RangeItem(sequence, record, tuple(_hash(step, "path") for step in raw.path))
     if next(lines, b"").strip():
         raise RemoteProtocolError("the range goes on behind its last record")
@@ -199,6 +225,13 @@ def _decode(line: bytes, kind: type[_T]) -> _T:
         return msgspec.json.decode(line, type=kind)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise RemoteProtocolError("a line of the range is not what it should be") from error
+
+
+def _unbase64(text: str, what: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RemoteProtocolError(f"{what} of the range is no base64") from error
 
 
 def _hash(text: str, what: str) -> bytes:

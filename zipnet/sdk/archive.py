@@ -23,7 +23,9 @@ from zipnet.ledger.ranges import RangeHead, RangeItem, RangeTree, read_range, wr
 from zipnet.ledger.tiles import tiles_of
 from zipnet.machines.bookmark import Bookmark
 from zipnet.machines.reader import Advanced
+from zipnet.protocol.descriptor import MAX_DESCRIPTOR_BYTES, parse_descriptor
 from zipnet.protocol.record import ZERO_RECORD_HASH, decode_record, verify_record
+from zipnet.protocol.succession import link_earlier, succeed
 from zipnet.sdk.offline import read_records
 from zipnet.settings.bounded import read_bounded
 from zipnet.settings.keyfiles import write_over
@@ -31,7 +33,7 @@ from zipnet.storage.files import OsFiles
 from zipnet.storage.records import RecordLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -66,7 +68,8 @@ class Archive:
     ) -> None:
         if readonly and not folder.is_dir():
             raise ConfigError(f"{folder} is no archive", hint="make one with `zipnet archive pull`")
-        self._descriptor = descriptor
+        self._folder = folder
+        self._descriptor = _with_kept_versions(descriptor, folder)
         self._head: Digest = ZERO_RECORD_HASH
         with ExitStack() as opening:
             if not readonly:
@@ -76,9 +79,8 @@ class Archive:
             opening.callback(self._log.close)
             if len(self):
                 (data,) = self._log.read(len(self) - 1, 1)
-                self._head = _verified(data, descriptor, len(self) - 1).hash
+                self._head = _verified(data, self._descriptor, len(self) - 1).hash
             self._opened = opening.pop_all()
-        self._folder = folder
         self._hashes: list[bytes] = []
 
     def __enter__(self) -> Self:
@@ -192,10 +194,28 @@ class Archive:
         async with aclosing(reader.events()) as events:
             async for event in events:
                 if isinstance(event, Advanced):
+                    self._keep_versions(reader.descriptor)
                     self._append(event.record)
                     if on_record is not None:
                         on_record(len(self))
         return len(self) - before
+
+    @property
+    def descriptor(self) -> TrustedDescriptor:
+        """The newest version of the descriptor known here, with those before it."""
+        return self._descriptor
+
+    def _keep_versions(self, known: TrustedDescriptor) -> None:
+        """Keep the versions a reader has learned of: records are verified with theirs for ever."""
+        if (known.version, len(known.earlier)) <= (
+            self._descriptor.version,
+            len(self._descriptor.earlier),
+        ):
+            return
+        for version in (*known.earlier, known):
+            path = self._folder / f"descriptor-{version.version:06}.toml"
+            write_over(path, version.descriptor.file.decode())
+        self._descriptor = known
 
     def _append(self, record: VerifiedRecord) -> None:
         if record.record.content.header.previous_record != self._head:
@@ -230,7 +250,10 @@ class Archive:
         end = min(first + count, tree.size)
         if not 0 <= first < end:
             raise ConfigError(f"there is no record {first} in the archive: it has {tree.size}")
-        head = RangeHead(self._descriptor.group, first, end - first, tree.size, tree.root())
+        versions = [item.descriptor.file for item in (*self._descriptor.earlier, self._descriptor)]
+        head = RangeHead(
+            self._descriptor.group, first, end - first, tree.size, tree.root(), tuple(versions)
+        )
         items = (
             RangeItem(first + offset, data, tree.path(first + offset))
             for offset, data in enumerate(self._stored(first, end))
@@ -244,8 +267,9 @@ class Archive:
             RemoteProtocolError: When it is no range.
             VerificationError: When it does not verify, or leaves a gap behind the archive.
         """
-        before = len(self)
-        for record in verify_range(lines, self._descriptor):
+        before, (head, items) = len(self), read_range(lines)
+        self._keep_versions(_linked(self._descriptor, head.versions))
+        for record in _verified_items(head, items, self._descriptor):
             if record.sequence > len(self):
                 raise VerificationError(
                     f"the range begins with record {record.sequence}, {len(self)} is due",
@@ -269,6 +293,12 @@ def verify_range(lines: Iterable[bytes], descriptor: TrustedDescriptor) -> Itera
             the one before it, or is not where the tree has it.
     """
     head, items = read_range(lines)
+    yield from _verified_items(head, items, _linked(descriptor, head.versions))
+
+
+def _verified_items(
+    head: RangeHead, items: Iterable[RangeItem], descriptor: TrustedDescriptor
+) -> Iterator[VerifiedRecord]:
     if head.group != descriptor.group:
         raise VerificationError("the range is of another instance")
     previous: Digest | None = ZERO_RECORD_HASH if head.first == 0 else None
@@ -286,6 +316,44 @@ def _verified(data: bytes, descriptor: TrustedDescriptor, sequence: int) -> Veri
     if record.sequence != sequence:
         raise VerificationError(f"record {record.sequence} stands where {sequence} is due")
     return record
+
+
+def _with_kept_versions(descriptor: TrustedDescriptor, folder: Path) -> TrustedDescriptor:
+    """Return what is trusted, with the versions before and after it that the archive keeps.
+
+    Raises:
+        VerificationError: When what is kept does not lead to or from the version that is trusted.
+    """
+    files = [
+        read_bounded(path, MAX_DESCRIPTOR_BYTES, what="descriptor")
+        for path in sorted(folder.glob("descriptor-*.toml"))
+    ]
+    return _linked(descriptor, files)
+
+
+def _linked(descriptor: TrustedDescriptor, files: Sequence[bytes]) -> TrustedDescriptor:
+    """Return what is trusted with the versions before and after it.
+
+    Args:
+        descriptor: The version that is trusted.
+        files: Versions, oldest first, from anybody.
+
+    Raises:
+        VerificationError: When they do not lead to or from the version that is trusted.
+    """
+    versions = [(_version_of(file), file) for file in files]
+    line = link_earlier(descriptor, [file for of, file in versions if of < descriptor.version])
+    for of, file in versions:
+        if of > descriptor.version:
+            line = succeed(line, file)
+    return line
+
+
+def _version_of(file: bytes) -> int:
+    try:
+        return int(parse_descriptor(file).version)
+    except ConfigError as error:
+        raise VerificationError(f"a version of the descriptor is none: {error}") from error
 
 
 def _lock(folder: Path) -> File:

@@ -201,6 +201,11 @@ class Reader:
             if isinstance(effect, Advanced):
                 yield effect.record
 
+    @property
+    def descriptor(self) -> TrustedDescriptor:
+        """The newest version of the descriptor this reader has met, with those before it."""
+        return self._verifier.descriptor
+
     async def checkpoints(self) -> dict[ServerIndex, VerifiedCheckpoint]:
         """Return the newest checkpoint of the record log that each server signs, verified.
 

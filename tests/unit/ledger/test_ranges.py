@@ -18,8 +18,8 @@ HASHES = [sha256(bytes([n])).digest() for n in range(23)]
 TREE = RangeTree(HASHES)
 
 
-def _lines(first: int = 5, count: int = 4) -> list[bytes]:
-    head = RangeHead(b"g" * 32, first, count, TREE.size, TREE.root())
+def _lines(first: int = 5, count: int = 4, *versions: bytes) -> list[bytes]:
+    head = RangeHead(b"g" * 32, first, count, TREE.size, TREE.root(), versions)
     items = [RangeItem(n, b"record %d" % n, TREE.path(n)) for n in range(first, first + count)]
     return list(write_range(head, items))
 
@@ -45,6 +45,16 @@ def test_what_is_written_is_read_and_leads_to_the_root() -> None:
             item.require_in(head, Digest(HASHES[item.sequence - 1]))
 
 
+def test_versions_of_the_descriptor_come_before_the_records() -> None:
+    lines = _lines(5, 4, b"one", b"two")
+    head, items = read_range(lines)
+    assert head.versions == (b"one", b"two")
+    assert len(list(items)) == 4
+    for wrong in (lines[:1] + lines[2:], [*lines[:2], b"{}", *lines[3:]]):
+        with pytest.raises(RemoteProtocolError):
+            list(read_range(wrong)[1])
+
+
 def test_a_root_over_more_than_there_is_is_refused() -> None:
     with pytest.raises(VerificationError, match="23 records"):
         TREE.root(24)
@@ -66,6 +76,8 @@ def _changed(line: bytes, **changes: object) -> bytes:
         [_changed(_lines()[0], size=8), *_lines()[1:]],
         [_changed(_lines()[0], count=0), *_lines()[1:]],
         [_changed(_lines()[0], first=-1), *_lines()[1:]],
+        [_changed(_lines()[0], versions=-1), *_lines()[1:]],
+        [_changed(_lines()[0], versions=257), *_lines()[1:]],
         _lines()[:-1],
         [*_lines(), b"{}\n"],
         [*_lines()[:2], _lines()[3], _lines()[2], _lines()[4]],
