@@ -11,7 +11,7 @@ from base64 import b64encode
 from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -22,6 +22,7 @@ from tests.harness.network import LiveNetwork, Node, run_zipnet, wait_for
 from zipnet.access.capability import CapabilityRole
 from zipnet.access.minting import issuer_key
 from zipnet.errors import ZipnetError
+from zipnet.observe.tracing import ALLOWED_ATTRIBUTES
 from zipnet.protocol.params import RoundParams
 from zipnet.protocol.secret import Secret
 from zipnet.storage.custody import CUSTODY_NAMES
@@ -35,6 +36,7 @@ pytestmark = pytest.mark.timeout(300)
 MESSAGE = "the canary's own words, seen by nobody but readers"
 MALFORMED = "canary-of-malformed-input-0123456789"
 ADMIN = "canary-of-an-admin-payload-0123456789"
+OF_CLIENTS = {"register", "submit_envelope", "get_kem_keys"}
 PAGES = ("/metrics", "/readyz", "/version", "/healthz")
 
 
@@ -55,10 +57,9 @@ def outputs_of(nodes: list[Node]) -> dict[str, bytes]:
     """Everything a running node says: streams, pages, arguments, environment."""
     found: dict[str, bytes] = {}
     for node in nodes:
-        for path in node.folder.glob(f"{node.name}.*.out"):
-            found[path.name] = path.read_bytes()
-        for path in node.folder.glob(f"{node.name}.*.err"):
-            found[path.name] = path.read_bytes()
+        for kind in ("*.out", "*.err", "traces"):
+            for path in node.folder.glob(f"{node.name}.{kind}"):
+                found[path.name] = path.read_bytes()
         if node.is_running():
             process = psutil.Process(node.pid)
             found[f"{node.name} ps"] = " ".join(process.cmdline()).encode()
@@ -95,6 +96,8 @@ def network(tmp_path: Path) -> Iterator[Guarded]:
     made.mint("op2", CapabilityRole.ADMIN_WRITE)
     for node in made.nodes.values():
         telling(node)
+        traces = {"ZIPNET_TRACE_FILE": f"{node.name}.traces"}
+        node.environment = {**node.environment, **traces}
     try:
         made.start()
         yield made
@@ -157,6 +160,38 @@ def refuse_settings(folder: Path) -> dict[str, bytes]:
     return said
 
 
+def spans_of(node: Node) -> list[dict[str, Any]]:
+    lines = (node.folder / f"{node.name}.traces").read_text().splitlines()
+    requests = [json.loads(line)["resourceSpans"][0] for line in lines]
+    return [span for request in requests for span in request["scopeSpans"][0]["spans"]]
+
+
+def look_at_traces(spans: dict[str, list[dict[str, Any]]]) -> None:
+    """A final round is one trace at every node, each with its phases; nobody's requests are in."""
+    final = {
+        name: {
+            span["traceId"]
+            for span in found
+            if span["name"] == "round" and '"final"' in json.dumps(span)
+        }
+        for name, found in spans.items()
+        if name.startswith("s")
+    }
+    shared = set.intersection(*final.values())
+    assert shared
+    names = {span["name"] for span in spans["s0"] if span["traceId"] in shared}
+    assert names == {"round", "fold", "unblind", "collect", "assemble", "store"}
+    relayed = {span["name"] for span in spans["root"] if span["traceId"] in shared}
+    assert relayed == {"round", "fold", "deliver"}
+    text = json.dumps(spans)
+    for route in OF_CLIENTS:
+        assert route not in text
+    for found in spans.values():
+        keys = {item["key"] for span in found for item in span["attributes"]}
+        assert keys <= ALLOWED_ATTRIBUTES
+
+
+@pytest.mark.requirement("L8")
 @pytest.mark.requirement("L3")
 def test_no_canary_is_in_anything_that_real_processes_say(network: Guarded) -> None:
     nodes = list(network.nodes.values())
@@ -181,6 +216,11 @@ def test_no_canary_is_in_anything_that_real_processes_say(network: Guarded) -> N
     network.close()
     outputs |= outputs_of([*nodes, *network.others])
     state = files_of(network.folder)
+
+    look_at_traces({node.name: spans_of(node) for node in nodes if node is not dying})
+    routes = {str(line["route"]) for node in nodes for line in node.events("request_handled")}
+    assert "server/get_clock" in routes
+    assert not {route.partition("/")[2] for route in routes} & OF_CLIENTS
 
     secrets = secrets_of(nodes)
     named = {

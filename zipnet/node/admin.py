@@ -29,6 +29,7 @@ from zipnet.access.policy import Service
 from zipnet.access.principal import PrincipalKind, local_principal
 from zipnet.access.verbs import VERBS, authorize_verb
 from zipnet.errors import AdmissionError, ConfigError, RemoteProtocolError, ZipnetError
+from zipnet.node.request_log import SILENT, RequestLog
 from zipnet.node.wall import Wall, WallParts
 from zipnet.observe.log import get_logger
 from zipnet.transport.dial import refusal_code
@@ -358,6 +359,7 @@ async def open_admin(
     revoked: RevokedBook,
     audit: AuditTrail,
     metrics: NodeMetrics,
+    requests: RequestLog = SILENT,
 ) -> None:
     """Listen on a node's admin socket, where its settings name one, until the stack is closed.
 
@@ -373,7 +375,7 @@ async def open_admin(
         node=settings.identity.peer_id,
         revoked=revoked,
         audit=audit,
-        wall=Wall(Service.ADMIN, WallParts(metrics)),
+        wall=Wall(Service.ADMIN, WallParts(metrics, requests=requests)),
         clock=time.time,
     )
     admin = AdminSocket(

@@ -71,6 +71,7 @@ from zipnet.node.probe_entropy import EntropyProbe
 from zipnet.node.probes import BreakerProbe, Probe, watch_dependencies
 from zipnet.node.record_tail import RecordTail
 from zipnet.node.revocations import NodeRevocations
+from zipnet.node.traces import NodeTraces
 from zipnet.node.uplink import deliver_aggregate
 from zipnet.node.upstream import Upstream
 from zipnet.node.version import version_facts
@@ -177,11 +178,15 @@ class Aggregator:
             settings.access, self._descriptor.group, self._revocations.book, time.time
         )
         self._breakers = Breakers(self.metrics)
+        self._traces = NodeTraces(
+            settings, "aggregator", keep_all=lambda: bool(self._breakers.open_targets())
+        )
         self._wall_parts = WallParts(
             self.metrics,
             capabilities=self._capabilities,
             is_revoked=self._revocations.book.has_peer,
             bounds=settings.bounds,
+            requests=self._traces.requests,
         )
         self._tail = RecordTail(self._descriptor)
         self._transports = self._make_transports()
@@ -313,6 +318,7 @@ class Aggregator:
         )
         async with AsyncExitStack() as stack:
             verbs = NodeVerbs(self._admin_hooks(stop))
+            stack.callback(self._traces.close)
             await self._listen(stack, verbs)
             await open_admin(
                 stack,
@@ -321,6 +327,7 @@ class Aggregator:
                 revoked=self._revocations.book,
                 audit=AuditTrail(None),
                 metrics=self.metrics,
+                requests=self._traces.requests,
             )
             notifier.ready()
             await self._run_until(stop, notifier)
@@ -369,6 +376,7 @@ class Aggregator:
             metrics=self.metrics,
             version=version_facts(self._settings),
             bounds=settings.bounds,
+            requests=self._traces.requests,
         )
         stack.push_async_callback(http.close)
         self.metrics_port = http.port
@@ -515,12 +523,15 @@ class Aggregator:
 
     def _on_opened(self, signed: SignedHeader) -> None:
         self.metrics.rounds_opened.inc()
+        self._traces.rounds.opened(signed.header)
         self._feed.publish_opened(signed.encode())
         self._routes.round_opened()
         _log.debug("round_relayed", round=int(signed.header.round))
 
     async def _send(self, effect: SendAggregate) -> None:
         self.metrics.envelopes_accepted.inc(effect.own)
+        rounds = self._traces.rounds
+        rounds.phase("deliver")
         taken = await deliver_aggregate(
             effect.blob,
             self._uplinks,
@@ -529,6 +540,7 @@ class Aggregator:
             metrics=self.metrics,
             breakers=self._breakers,
         )
+        rounds.closed(int(effect.round), "sent", participants=effect.count)
         _log.info("aggregate_sent", round=int(effect.round), participants=effect.count, count=taken)
 
     # -- what the source says (UpstreamSink) -----------------------------------------------

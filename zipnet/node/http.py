@@ -27,6 +27,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from zipnet.access.bounds import DEFAULT_BOUNDS
 from zipnet.access.policy import Service
 from zipnet.errors import ConfigError
+from zipnet.node.request_log import SILENT, RequestLog
 from zipnet.node.wall import Wall, WallParts
 from zipnet.node.wall_http import walled_application
 
@@ -98,6 +99,7 @@ async def serve_http(
     metrics: NodeMetrics,
     version: Mapping[str, str],
     bounds: WallBounds = DEFAULT_BOUNDS,
+    requests: RequestLog = SILENT,
 ) -> HttpServer:
     """Bind and serve; returns once the port answers.
 
@@ -108,11 +110,12 @@ async def serve_http(
         metrics: Whose registry ``/metrics`` shows.
         version: What ``/version`` shows.
         bounds: How much callers may have.
+        requests: Where requests are noted.
 
     Raises:
         ConfigError: When the address cannot be bound; names it and the setting.
     """
-    wall = Wall(Service.HTTP, WallParts(metrics, bounds=bounds))
+    wall = Wall(Service.HTTP, WallParts(metrics, bounds=bounds, requests=requests))
     application = walled_application(wall, _routes(health, metrics.registry, dict(version)))
     return await serve_application(
         host, port, application, setting="METRICS", first_bytes_s=bounds.first_bytes_s

@@ -31,6 +31,7 @@ from zipnet.node.http import serve_http
 from zipnet.node.listen import ListenLimits, NodeListener
 from zipnet.node.mesh import CommitteeMesh
 from zipnet.node.record_keeper import RecordKeeper
+from zipnet.node.traces import NodeTraces
 from zipnet.node.wall import Wall, WallParts
 from zipnet.observe.health import Health
 from zipnet.observe.log import get_logger
@@ -116,6 +117,8 @@ async def serve_readers_only(
     log = RecordLog.open_readonly(records, group=settings.descriptor.group)
     async with AsyncExitStack() as stack:
         stack.callback(log.close)
+        traces = NodeTraces(settings, "server", keep_all=lambda: True)
+        stack.callback(traces.close)
         reading = _Reading(log, settings, metrics)
         listener = NodeListener(
             terms=terms,
@@ -133,6 +136,7 @@ async def serve_readers_only(
             health=health,
             metrics=metrics,
             version=version,
+            requests=traces.requests,
         )
         stack.push_async_callback(http.close)
         get_logger().error(

@@ -64,11 +64,13 @@ from zipnet.node.server_state import (
 )
 from zipnet.node.server_succession import ServerSuccession, settings_in_force
 from zipnet.node.settings_guard import require_not_older
+from zipnet.node.traces import NodeTraces
 from zipnet.node.version import version_facts
 from zipnet.node.wall import Wall, WallParts, link_limits
 from zipnet.observe.health import Health
 from zipnet.observe.log import get_logger
 from zipnet.observe.metrics import NodeMetrics
+from zipnet.observe.tracing import round_trace_id
 from zipnet.protocol.attestation import Gate
 from zipnet.protocol.ids import ServerIndex, short_peer_id
 from zipnet.protocol.pads import PadEngine
@@ -263,6 +265,9 @@ class _Server:
             self.metrics.service_restarts.inc(count_start(settings.state))
         self.health = Health(SERVER_CONDITIONS, self.metrics)
         self._breakers = Breakers(self.metrics)
+        self._traces = NodeTraces(
+            settings, "server", keep_all=lambda: bool(self._breakers.open_targets())
+        )
         self.mesh = CommitteeMesh(self._links(), self._breakers)
         self.consensus, self.seating = open_engine(settings, state, self.mesh)
         self._clocks = ClockWatch(self.mesh, self._clock.wall, self.health, self.metrics)
@@ -318,6 +323,7 @@ class _Server:
             capabilities=capabilities,
             kem_evidence=self._kem_evidence(),
             client_evidence=self._client_evidence(),
+            rounds=self._traces.rounds,
         )
         self._client_watch = parts.client_evidence
         self._parts = parts
@@ -347,6 +353,7 @@ class _Server:
             capabilities=capabilities,
             is_revoked=self.revocations.book.has_peer,
             bounds=settings.bounds,
+            requests=self._traces.requests,
         )
         wall = Wall(Service.SERVER, self._wall_parts)
         self.routes = ServerRoutes(parts, self.acts, self.keeper, self.feed, wall)
@@ -422,6 +429,7 @@ class _Server:
                 audit=self.audit,
             )
             verbs = NodeVerbs(self._admin_hooks(stop, listener.sessions))
+            stack.callback(self._traces.close)
             stack.callback(self.audit.close)
             stack.push_async_callback(self.acts.close)
             port = await listener.start(
@@ -435,6 +443,7 @@ class _Server:
                 metrics=self.metrics,
                 version=version_facts(settings),
                 bounds=settings.bounds,
+                requests=self._traces.requests,
             )
             stack.push_async_callback(http.close)
             await open_admin(
@@ -444,6 +453,7 @@ class _Server:
                 revoked=self.revocations.book,
                 audit=self.audit,
                 metrics=self.metrics,
+                requests=self._traces.requests,
             )
             await self.consensus.start()
             stack.push_async_callback(self.consensus.stop)
@@ -611,8 +621,12 @@ class _Server:
         metrics.slots_void.inc(len(record.void_slots))
         took = self._clock.wall() - content.header.opened_at_ms / 1000
         metrics.round_duration.observe(max(0.0, took))
+        self._traces.rounds.closed(
+            int(record.round), "final", sequence=record.sequence, participants=content.participants
+        )
         self._log.info(
             "round_finalized",
+            trace_id=round_trace_id(content.header.hash).hex(),
             round=int(record.round),
             sequence=record.sequence,
             participants=content.participants,

@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar, assert_never
+from typing import TYPE_CHECKING, Final, TypeVar, assert_never
 
 import numpy as np
 
@@ -88,6 +88,13 @@ _T = TypeVar("_T")
 _PROPOSE_TIMEOUT_S = 5.0
 _FETCH_TIMEOUT_S = 3.0
 _MAX_RUNNING = 1024
+# What a server does in the phases of a round, as its trace names them.
+_PHASES: Final[dict[type[Effect], str]] = {
+    Unblind: "unblind",
+    SharePartial: "collect",
+    AssembleRecord: "assemble",
+    StoreRecord: "store",
+}
 
 
 class ServerActs:
@@ -205,6 +212,13 @@ class ServerActs:
         return digest
 
     # -- effects -------------------------------------------------------------------------------
+
+    def trace(self, effect: Effect) -> None:
+        """Note in the round's trace what is about to be performed."""
+        if isinstance(effect, PublishOpened):
+            self._parts.rounds.opened(effect.signed.header)
+        else:
+            self._parts.rounds.phase(_PHASES.get(type(effect), ""))
 
     async def perform(self, effect: Effect) -> None:  # noqa: C901, PLR0912 - the table of effects
         """Do one effect, as far as its duty says before the next one may be looked at.
@@ -389,6 +403,7 @@ class ServerActs:
         reason = aborted.why.name.lower()
         absent = [int(server) for server in aborted.absent]
         self._parts.metrics.rounds_aborted.inc(reason)
+        self._parts.rounds.closed(int(aborted.round), "aborted", reason=reason)
         self._log.warning("round_aborted", round=aborted.round, reason=reason, absent=absent)
         await self._parts.keeper.announce_aborted(aborted)
 

@@ -142,6 +142,7 @@ class ServerDriver:
                 ) from error
             self._acts.pin(self._machine.blobs_in_use)
             for effect in effects:
+                self._acts.trace(effect)
                 await self._acts.perform(effect)
             if isinstance(event, Committed | Restored):
                 self._note_applied(event)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from zipnet.node.round_traces import RoundTraces
+from zipnet.observe.tracing import NO_TRACES
+
 if TYPE_CHECKING:
     from zipnet.machines.server import ServerMachine
     from zipnet.node.capabilities import SessionCapabilities
@@ -38,6 +41,7 @@ class ServerParts:
         capabilities: What sessions showed.
         kem_evidence: What vouches for announced KEM keys; None where the group asks for nothing.
         client_evidence: Judges clients' evidence; None where clients are not gated.
+        rounds: The rounds' traces.
     """
 
     machine: ServerMachine
@@ -58,6 +62,7 @@ class ServerParts:
     capabilities: SessionCapabilities
     kem_evidence: KemEvidenceKeeper | None = None
     client_evidence: ClientEvidenceKeeper | None = None
+    rounds: RoundTraces = field(default_factory=lambda: RoundTraces(NO_TRACES), repr=False)
 
     @property
     def descriptor(self) -> TrustedDescriptor:

@@ -23,9 +23,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from zipnet.access.bounds import DEFAULT_BOUNDS, WallBounds
 from zipnet.access.policy import POLICIES, UNKNOWN_ROUTE, RouteId, RoutePolicy, Service, route_name
@@ -34,11 +35,12 @@ from zipnet.access.quota import TokenBuckets
 from zipnet.access.refusal import AUTH_CODES, refusal
 from zipnet.access.shedding import Load
 from zipnet.errors import AdmissionError, LocalProtocolError
+from zipnet.node.request_log import SILENT, RequestLog
 from zipnet.wire.limits import DEFAULT_LIMITS, Limits
 from zipnet.wire.messages import Message, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from zipnet.node.capabilities import SessionCapabilities
     from zipnet.observe.metrics import NodeMetrics
@@ -55,6 +57,10 @@ FrameHandler = Callable[["Frame"], Awaitable["Frame | None"]]
 
 _T = TypeVar("_T")
 _RESERVE_S = 4.0
+
+
+_NODES: Final = frozenset({PrincipalKind.SERVER, PrincipalKind.AGGREGATOR})
+_NO_FACTS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def _nobody(_peer: PeerId | None) -> bool:
@@ -75,6 +81,7 @@ class WallParts:
         capabilities: What sessions showed; None where nothing asks for a capability.
         is_revoked: Whether a peer was revoked.
         monotonic: Seconds that only go forward.
+        requests: Where requests of nodes and operators are noted.
     """
 
     metrics: NodeMetrics
@@ -82,6 +89,7 @@ class WallParts:
     capabilities: SessionCapabilities | None = None
     is_revoked: Callable[[PeerId | None], bool] = _nobody
     monotonic: Callable[[], float] = field(default=time.monotonic, repr=False)
+    requests: RequestLog = field(default=SILENT, repr=False)
 
 
 def link_limits(bounds: WallBounds) -> Limits:
@@ -152,6 +160,7 @@ class Wall:
         *,
         push: bool = False,
         authorize: Callable[[], None] = _nothing,
+        facts: Mapping[str, str] = _NO_FACTS,
     ) -> _T:
         """Let one request through to its handler, or refuse it.
 
@@ -162,19 +171,36 @@ class Wall:
             handler: What to do.
             push: Whether it is a frame that nobody answers.
             authorize: Raises where a capability that is asked for is missing.
+            facts: What the log may say of a node that asks, besides its route.
 
         Raises:
             AdmissionError: When it is refused, here or by the handler.
         """
         try:
-            self._authenticate(principal)
-            policy = self._policy(principal, route, size, push=push)
-            authorize()
-            self._charge(principal, policy)
-            return await self._run(route, policy, size, handler)
+            if push:
+                return await self._admit(principal, route, size, handler, authorize, push=True)
+            name, log = route_name(route), self.parts.requests
+            with log.noting(principal.kind, self.service.value, name, facts):
+                return await self._admit(principal, route, size, handler, authorize, push=False)
         except AdmissionError as error:
             self.count(error.code)
             raise
+
+    async def _admit(
+        self,
+        principal: Principal,
+        route: RouteId,
+        size: int,
+        handler: Callable[[], Awaitable[_T]],
+        authorize: Callable[[], None],
+        *,
+        push: bool,
+    ) -> _T:
+        self._authenticate(principal)
+        policy = self._policy(principal, route, size, push=push)
+        authorize()
+        self._charge(principal, policy)
+        return await self._run(route, policy, size, handler)
 
     def count(self, code: str) -> None:
         """Count a refusal."""
@@ -274,6 +300,15 @@ class SessionRoutes:
 
         return handle
 
+    def _facts(self, session: Session, principal: Principal) -> Mapping[str, str]:
+        """Return what the log may say of a node: its address, and which capability it showed."""
+        if principal.kind not in _NODES:
+            return _NO_FACTS
+        capabilities = self._wall.parts.capabilities
+        shown = None if capabilities is None else capabilities.shown_by(session)
+        capability = {} if shown is None else {"capability_id": shown.ids[-1].hex()[:16]}
+        return {"peer_addr": session.peer.remote_address, **capability}
+
     async def _handle(self, session: Session, principal: Principal, frame: Frame) -> Frame | None:
         route = self._table.get(frame.kind)
         capabilities = self._wall.parts.capabilities
@@ -294,6 +329,7 @@ class SessionRoutes:
             run,
             push=frame.request_id == 0,
             authorize=authorize,
+            facts=self._facts(session, principal),
         )
         return None if answer is None else frame.answer(frame.kind, encode(answer))
 

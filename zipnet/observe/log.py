@@ -11,8 +11,8 @@ Rules:
    says how many it lost as ``dropped_fields``.
 3. Values are plain (text, numbers, booleans, None, lists and mappings of these). Anything else is
    replaced by the name of its type: a key or a body must not get out through a ``repr``.
-4. Nothing about a client is a field: no id, address, digest or arrival time. ``peer`` is the short
-   peer id of a *node*.
+4. Nothing about a client is a field: no id, address, digest or arrival time. ``peer`` and
+   ``peer_addr`` are the short peer id and the address of a *node*, which its descriptor shows too.
 5. Tracebacks are file, line and function. The text of a foreign exception is not kept, for it may
    quote its input; local variables are never shown.
 6. Addresses, long hexadecimal and long base64 words in other libraries' free text are blanked.
@@ -60,6 +60,8 @@ ALLOWED_FIELDS = frozenset(
         "metrics_port",
         "setting", "path", "state", "signal", "exit_code", "elapsed_s", "deadline_s", "mode",
         "engine", "us_per_client", "warning", "condition", "ready",
+        # Requests of nodes and operators (never of clients or readers).
+        "route", "latency_ms", "trace_id", "capability_id", "peer_addr",
         # Other nodes of the descriptor (never clients).
         "peer", "server", "aggregator", "node", "parent", "height", "up",
         # Consensus and storage.

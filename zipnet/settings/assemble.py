@@ -70,6 +70,7 @@ class NodeParts(TypedDict):
     cadence: Cadence
     access: AccessTerms
     admin_uids: tuple[int, ...]
+    trace_file: Path | None
     bounds: WallBounds
 
 
@@ -223,6 +224,7 @@ class Assembly(Generic[_Input]):
             "cadence": self._cadence(given),
             "access": self._access(given),
             "admin_uids": self.pick("admin_uids", given.admin_uids, ()),
+            "trace_file": self.pick("trace_file", given.trace_file, None),
             "bounds": self._bounds(given),
         }
 

@@ -252,6 +252,10 @@ class NodeInput(CommonInput):
         "Numbers of the users, besides the node's own, that may speak to the admin socket.",
         "write user ids, separated by commas",
     )
+    trace_file: Path | None = _field(
+        "File that traces go to, as OTLP in JSON lines; none are made when unset.",
+        "write a file the node's user may write",
+    )
     limits: Annotated[Mapping[str, float], NoDecode, BeforeValidator(parse_limits)] | None = _field(
         "Bounds of what a caller may have (docs/wall.md), where the defaults do not fit.",
         LIMITS_FIX,

@@ -119,6 +119,7 @@ class NodeSettings(CommonSettings):
         access: For which roles this node wants to see a capability, and signed by whom.
         admin: Folder of the admin socket, not created here; None for no socket.
         admin_uids: Users, besides the node's own, that may speak to the admin socket.
+        trace_file: Where traces go; None makes none.
         bounds: What callers may have.
     """
 
@@ -131,6 +132,7 @@ class NodeSettings(CommonSettings):
     access: AccessTerms = NO_TERMS
     admin: Path | None = None
     admin_uids: tuple[int, ...] = ()
+    trace_file: Path | None = None
     bounds: WallBounds = DEFAULT_BOUNDS
 
 
