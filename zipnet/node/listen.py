@@ -11,8 +11,9 @@ Rules:
    own. Another process is told ``identity_busy`` while the older session is asked whether it is
    still there; if it answers, the next attempt is refused as ``duplicate_identity``, for good.
 3. Handshakes in progress and sessions are capped, and the handshakes of one network prefix in each
-   second. Who showed a registered node's certificate is not counted with its neighbours, and
-   committee and aggregators are not kept out by the cap on sessions.
+   second; at twice that number its connections are closed before any work is done. Whoever showed
+   a registered node's certificate is not counted with its neighbours, and committee and
+   aggregators are not kept out by the cap on sessions.
 4. ``close`` stops listening, ends all sessions and waits for them.
 """
 
@@ -39,7 +40,9 @@ from zipnet.errors import (
 from zipnet.node.wall import is_auth_failure
 from zipnet.observe.log import get_logger
 from zipnet.transport.dial import refusal_code
+from zipnet.transport.quic import QuicTransport
 from zipnet.transport.session import Role, accept
+from zipnet.transport.tls import TlsTransport
 from zipnet.wire.frames import CloseCode
 
 if TYPE_CHECKING:
@@ -146,9 +149,9 @@ class NodeListener:
         self._confirmed: dict[_Key, Session] = {}
         self._probes: dict[_Key, asyncio.Task[None]] = {}
         self._handshakes = 0
-        self._by_prefix = TokenBuckets(
-            rate=limits.handshakes_per_s, burst=limits.handshake_burst, most=limits.prefixes
-        )
+        rate, burst, most = limits.handshakes_per_s, limits.handshake_burst, limits.prefixes
+        self._by_prefix = TokenBuckets(rate=rate, burst=burst, most=most)
+        self._begun_by_prefix = TokenBuckets(rate=2 * rate, burst=2 * burst, most=most)
 
     # -- what the node may ask -------------------------------------------------------------
 
@@ -193,6 +196,8 @@ class NodeListener:
     async def _bind_all(self, host: str, port: int, transports: Sequence[Transport]) -> int:
         bound = port
         for transport in transports:
+            if isinstance(transport, QuicTransport | TlsTransport):
+                transport.may_begin = self._may_begin
             listener = await transport.listen(host, bound, self._on_connection)
             self._listeners.append(listener)
             bound = listener.port
@@ -233,6 +238,13 @@ class NodeListener:
         finally:
             self._handshakes -= 1
         await self._run(session)
+
+    def _may_begin(self, host: str) -> bool:
+        """Whether a connection is worth a handshake of its transport, before it is known whose."""
+        if not self._begun_by_prefix.take(prefix_of(host), 1, time.monotonic()):
+            return True
+        self._count_refused("too_many_handshakes")
+        return False
 
     def _too_busy_for(self, connection: Connection) -> str | None:
         """Why a connection is not even asked who it is; None where it is."""

@@ -74,8 +74,13 @@ class _ServerStream(QuicByteStream):
     """The server's end of a connection; knows whether there was room for it."""
 
     refused = False
+    begun = False
+    may_begin: Callable[[str], bool]
 
     def datagram_received(self, data: bytes | str, addr: NetworkAddress) -> None:
+        if not self.begun:  # the address is proved: it answered the Retry
+            self.begun = True
+            self.refused = self.refused or not self.may_begin(str(addr[0]))
         if not self.refused:
             super().datagram_received(data, addr)
             return
@@ -92,11 +97,13 @@ class QuicListener:
         handler: Callable[[Connection], Awaitable[None]],
         limits: Limits,
         on_handshake_failure: Callable[[], None],
+        may_begin: Callable[[str], bool],
     ) -> None:
         self._certificate = certificate
         self._handler = handler
         self._limits = limits
         self._on_handshake_failure = on_handshake_failure
+        self._may_begin = may_begin
         self._streams: set[QuicByteStream] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -131,6 +138,7 @@ class QuicListener:
             on_open=self._on_open,
             on_end=self._on_end,
         )
+        stream.may_begin = self._may_begin
         stream.refused = self._closing or len(self._streams) >= self._limits.max_connections
         if not stream.refused:
             self._streams.add(stream)
@@ -172,6 +180,10 @@ class QuicTransport:
         limits: Bounds of every connection.
         on_handshake_failure: Called once for every inbound connection that never opened; may be
             set until it listens.
+
+    Attributes:
+        may_begin: Asked for each inbound connection, with its host, before any work is done for
+            it; may be set until it listens.
     """
 
     name = "quic"
@@ -188,6 +200,7 @@ class QuicTransport:
         self._registered = registered
         self._limits = limits
         self.on_handshake_failure = on_handshake_failure or (lambda: None)
+        self.may_begin: Callable[[str], bool] = lambda _host: True
 
     async def connect(
         self, host: str, port: int, *, expected_key: bytes, timeout_s: float
@@ -240,7 +253,9 @@ class QuicTransport:
         """
         if self._certificate is None:
             raise ConfigError("a transport without a certificate cannot listen")
-        listener = QuicListener(self._certificate, handler, self._limits, self.on_handshake_failure)
+        listener = QuicListener(
+            self._certificate, handler, self._limits, self.on_handshake_failure, self.may_begin
+        )
         try:
             await listener.bind(host, port)
         except OSError as error:

@@ -176,6 +176,10 @@ class TlsTransport:
             it listens.
         dial: Opens the TCP connection to host and port within so many seconds, such as through a
             proxy; None connects directly.
+
+    Attributes:
+        may_begin: Asked for each inbound connection, with its host, before any work is done for
+            it; may be set until it listens.
     """
 
     name = "tls"
@@ -195,6 +199,7 @@ class TlsTransport:
         self._listening: list[ssl.SSLContext] = []
         self._limits = limits
         self.on_handshake_failure = on_handshake_failure or (lambda: None)
+        self.may_begin: Callable[[str], bool] = lambda _host: True
         self._local = PeerCertificate(certificate.public_key if certificate else None)
 
     async def connect(
@@ -261,11 +266,20 @@ class TlsTransport:
             raise TransportError(f"cannot listen on TCP {host}:{port}: {error}") from error
 
         async def serve(accepted: socket.socket) -> None:
+            if not self._lets_begin(accepted):
+                accepted.close()
+                return
             connection = await self._accept(accepted, context)
             if connection is not None:
                 await run_handler(connection, handler)
 
         return TlsListener(listening, serve, self._limits)
+
+    def _lets_begin(self, accepted: socket.socket) -> bool:
+        try:
+            return self.may_begin(str(accepted.getpeername()[0]))
+        except OSError:  # it is gone already
+            return False
 
     async def _accept(
         self, accepted: socket.socket, context: ssl.SSLContext

@@ -292,6 +292,18 @@ async def test_handshakes_per_second_of_one_network() -> None:
         await session.close()
 
 
+@pytest.mark.parametrize("quic", [False, True], ids=["tls", "quic"])
+async def test_a_network_that_goes_on_is_not_even_shaken_hands_with(quic: bool) -> None:
+    async with fort(handshakes_per_s=0.001, handshake_burst=1) as at:
+        await at.client("a")
+        with pytest.raises(TransportError, match="too_many_handshakes"):
+            await at.client("b", quic=quic)
+        transport = QuicTransport(None, registered={}) if quic else tls_of(COMMITTEE, None)
+        with pytest.raises(TransportError, match=r"no (TLS|QUIC) connection"):
+            await transport.connect("127.0.0.1", at.port, expected_key=KEY, timeout_s=1.0)
+        assert at.rejected("too_many_handshakes") >= 2
+
+
 async def test_handshakes_in_progress() -> None:
     async with fort(handshakes=1) as at:
         dawdling = await at.connect()
