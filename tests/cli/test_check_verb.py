@@ -160,6 +160,7 @@ HARMLESS = {
     "token_issuers": "who may publish is the operator's choice, and open unless it is made",
     "token_roles": "who may publish is the operator's choice, and open unless it is made",
     "snapshot_every": "when the log is shortened, not what is in it",
+    "trace_file": "traces carry what the record shows and what nodes ask, never what clients do",
     "read_only": "publishing for this machine is what a gateway is for",
     "proxy": "hides where the gateway is, and shows nothing else",
     "servers": "all of a micro network is in one process",
