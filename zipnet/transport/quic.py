@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING
 
 from aioquic.asyncio.server import QuicServer
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicProtocolVersion
 from aioquic.tls import CipherSuite
 from cryptography import x509
@@ -34,6 +33,7 @@ from cryptography import x509
 from zipnet.errors import ConfigError, TransportError
 from zipnet.transport.egress import dialling
 from zipnet.transport.link import FramedConnection, run_handler
+from zipnet.transport.quic_groups import Engine, with_our_groups
 from zipnet.transport.quic_stream import UNLIMITED_DATA, QuicByteStream
 from zipnet.transport.udp import UdpSocket, bind_udp, connect_udp
 from zipnet.wire.limits import DEFAULT_LIMITS, Limits
@@ -41,7 +41,7 @@ from zipnet.wire.limits import DEFAULT_LIMITS, Limits
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aioquic.quic.connection import NetworkAddress
+    from aioquic.quic.connection import NetworkAddress, QuicConnection
 
     from zipnet.ports import Connection
     from zipnet.transport.certificate import NodeCertificate
@@ -130,6 +130,7 @@ class QuicListener:
         return self._port
 
     def _create(self, connection: QuicConnection, **_: object) -> _ServerStream:
+        with_our_groups(connection)
         stream = _ServerStream(
             connection,
             limits=self._limits,
@@ -217,7 +218,7 @@ class QuicTransport:
     async def _connect(
         self, host: str, port: int, expected_key: bytes, timeout_s: float
     ) -> Connection:
-        engine = QuicConnection(configuration=_configuration(self._limits, is_client=True))
+        engine = Engine(configuration=_configuration(self._limits, is_client=True))
         stream = QuicByteStream(
             engine, limits=self._limits, local_key=None, expected_key=expected_key
         )
