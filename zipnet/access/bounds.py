@@ -51,7 +51,7 @@ class WallBounds:
     committee_per_s: float = 5000.0
     prefix_per_s: float = 500.0
     prefix_burst: int = 1000
-    reserve_per_s: float = 2.0
+    reserve_per_s: float = 4.0
     body_bytes: int = 1024 * 1024
     chunk_bytes: int = 64 * 1024
     handshakes: int = 64

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,12 +19,14 @@ from tests.harness.committee import HarnessCommittee, make_identity
 from tests.harness.fake_server import registered_of, terms_of, tls_of
 from zipnet.access.bounds import DEFAULT_BOUNDS, WallBounds
 from zipnet.access.policy import Service
+from zipnet.access.principal import peer_principal
 from zipnet.errors import AdmissionError, TransportError
 from zipnet.node.http import HttpServer, serve_http
 from zipnet.node.listen import ListenLimits, NodeListener
 from zipnet.node.wall import Wall, WallParts, link_limits
 from zipnet.observe import Health
 from zipnet.observe.metrics import NodeMetrics
+from zipnet.protocol.ids import PeerId
 from zipnet.transport.certificate import node_certificate
 from zipnet.transport.quic import ALPN, QuicTransport
 from zipnet.transport.session import Role, initiate
@@ -200,10 +203,10 @@ async def test_neighbours_cannot_use_up_what_taking_part_needs() -> None:
         for _ in range(10):
             await reader.request(Kind.GET_RECORDS, NOTHING)
         assert (await refused(reader, Kind.GET_RECORDS)).code == "prefix_limited"
-        for _ in range(8):  # its reserve
+        for _ in range(16):  # its reserve
             await greedy.request(Kind.SUBMIT_ENVELOPE, NOTHING)
         assert (await refused(greedy, Kind.SUBMIT_ENVELOPE)).code == "prefix_limited"
-        for _ in range(8):
+        for _ in range(16):
             await honest.request(Kind.SUBMIT_ENVELOPE, NOTHING)
 
 
@@ -312,6 +315,56 @@ async def test_handshakes_in_progress() -> None:
             await at.client("late")
         await at.until(lambda: at.rejected("overloaded") == 1)
         await dawdling.close()
+
+
+async def test_thousands_of_honest_clients_behind_one_address_meet_no_bound() -> None:
+    """At the defaults: 4,096 clients of one network that join at 100 a second and never pause."""
+    clients, rounds, period_s = 4096, 20, 0.25
+    metrics = NodeMetrics(CollectorRegistry(), instance="acme.test", role="server")
+    now = 0.0
+    parts = WallParts(metrics, monotonic=lambda: now)
+    server, leaf = Wall(Service.SERVER, parts), Wall(Service.AGGREGATOR, parts)
+    everybody = [
+        peer_principal(Role.CLIENT, PeerId(n.to_bytes(32, "big")), "192.0.2.1:4433")
+        for n in range(clients)
+    ]
+
+    async def done() -> None:
+        return None
+
+    for client in everybody:
+        now += 1 / DEFAULT_BOUNDS.handshakes_per_s
+        for kind in (Kind.PRESENT_CAPABILITY, Kind.GET_KEM_KEYS, Kind.REGISTER):
+            await server.pass_through(client, kind, 200, done)
+        for kind in (Kind.PRESENT_CAPABILITY, Kind.SUBSCRIBE):
+            await leaf.pass_through(client, kind, 200, done)
+    began = time.perf_counter()
+    for _ in range(rounds):
+        now += period_s
+        for client in everybody:
+            await leaf.pass_through(client, Kind.SUBMIT_ENVELOPE, 4096, done)
+    each_us = (time.perf_counter() - began) / (rounds * clients) * 1e6
+    print(f"the wall takes {each_us:.1f} µs of each envelope")
+    assert b"zipnet_rejected_total{" not in generate_latest(metrics.registry)
+
+
+async def test_a_committee_of_seven_meets_no_bound_at_a_thousand_requests_a_second_each() -> None:
+    metrics = NodeMetrics(CollectorRegistry(), instance="acme.test", role="server")
+    now = 0.0
+    wall = Wall(Service.SERVER, WallParts(metrics, monotonic=lambda: now))
+    others = [
+        peer_principal(Role.SERVER, PeerId(bytes([n]) * 32), "192.0.2.1:4433") for n in range(6)
+    ]
+
+    async def done() -> None:
+        return None
+
+    for _ in range(1000):
+        now += 0.001
+        for server in others:
+            await wall.pass_through(server, Kind.GET_BLOB, 40, done)
+            await wall.pass_through(server, Kind.CONSENSUS, 4096, done, push=True)
+    assert b"zipnet_rejected_total{" not in generate_latest(metrics.registry)
 
 
 # -- slow peers ------------------------------------------------------------------------------
