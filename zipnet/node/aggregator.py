@@ -66,6 +66,7 @@ from zipnet.node.http import serve_http
 from zipnet.node.listen import ListenLimits, NodeListener
 from zipnet.node.live_descriptor import LiveDescriptor, certificates_of, nodes_of
 from zipnet.node.notify import ServiceNotifier
+from zipnet.node.probe_capability import CapabilityProbe
 from zipnet.node.probe_descriptor import DescriptorProbe
 from zipnet.node.probe_entropy import EntropyProbe
 from zipnet.node.probes import BreakerProbe, Probe, watch_dependencies
@@ -422,7 +423,12 @@ class Aggregator:
 
     def _probes(self) -> list[Probe]:
         descriptor = DescriptorProbe(lambda: self._descriptor.descriptor, self.metrics)
-        return [EntropyProbe(), descriptor, BreakerProbe(self._breakers.open_targets)]
+        return [
+            EntropyProbe(),
+            descriptor,
+            BreakerProbe(self._breakers.open_targets),
+            CapabilityProbe(lambda: self._own_capability.expires_s),
+        ]
 
     async def _watch(self) -> None:
         while True:

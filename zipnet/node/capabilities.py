@@ -148,6 +148,7 @@ class OwnCapability:
     def __init__(self, file: Path | None, token: bytes | None, metrics: NodeMetrics) -> None:
         self._file = file
         self._token: bytes | None = None
+        self._expires_s: int | None = None
         self._metrics = metrics
         if token is not None:
             self._take(token)
@@ -195,6 +196,12 @@ class OwnCapability:
             return False
         return True
 
+    @property
+    def expires_s(self) -> int | None:
+        """When it ends, Unix seconds; None where there is none."""
+        return self._expires_s
+
     def _take(self, token: bytes) -> None:
-        self._metrics.capability_expiry.set(inspect_capability(token).expires_s)
+        self._expires_s = inspect_capability(token).expires_s
+        self._metrics.capability_expiry.set(self._expires_s)
         self._token = token

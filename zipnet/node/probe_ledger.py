@@ -35,7 +35,7 @@ class LedgerProbe:
 
     Args:
         keeper: The log.
-        descriptor: What its records are verified with.
+        descriptor: Returns the version in force; it knows those before it.
         sealed: Sequence number of the committee's next record, as its log of commands says.
         metrics: Where damage is counted.
         monotonic: Seconds that only go forward.
@@ -47,7 +47,7 @@ class LedgerProbe:
     def __init__(
         self,
         keeper: RecordKeeper,
-        descriptor: TrustedDescriptor,
+        descriptor: Callable[[], TrustedDescriptor],
         sealed: Callable[[], int],
         metrics: NodeMetrics,
         *,
@@ -81,8 +81,9 @@ class LedgerProbe:
 
     async def _verify(self, sequence: int) -> None:
         for data in await self._keeper.read(sequence, 1):
-            record = decode_record(data, self._descriptor.params)
-            if verify_record(record, self._descriptor).sequence != sequence:
+            descriptor = self._descriptor()
+            record = decode_record(data, descriptor.params)
+            if verify_record(record, descriptor).sequence != sequence:
                 raise StorageError("a record stands where another one should")
 
     def _length(self, following: int) -> Finding:

@@ -410,7 +410,11 @@ class _Server:
                 descriptor=settings.descriptor,
                 handlers=dict.fromkeys(Role, self.routes.serve),
                 metrics=self.metrics,
-                barred=lambda facts: self.revocations.refusal(facts) or verbs.refusal(facts),
+                barred=lambda facts: (
+                    self.revocations.refusal(facts)
+                    or verbs.refusal(facts)
+                    or self._looking_after.refusal(facts)
+                ),
                 on_refused=self.audit.refused,
                 limits=ListenLimits.of(settings.bounds),
             )

@@ -5,6 +5,8 @@ Rules:
 1. What the server sees by itself — consensus, keys, who is missing — is looked at all the time;
    what has to be tried is tried by probes (``zipnet.node.probes``).
 2. Each dependency has its own name; a node is ready when none failed.
+3. No client is admitted while there is no randomness to answer it with, no room to remember it, or
+   no sound record to show it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from zipnet.errors import AdmissionError
 from zipnet.node.build import build_version
 from zipnet.node.probe_descriptor import DescriptorProbe
 from zipnet.node.probe_disk import DiskProbe
@@ -19,23 +22,29 @@ from zipnet.node.probe_entropy import EntropyProbe
 from zipnet.node.probe_ledger import LedgerProbe
 from zipnet.node.probe_version import VersionProbe
 from zipnet.node.probes import BreakerProbe, PeerProbe, watch_dependencies
+from zipnet.observe.health import STARTING
 from zipnet.observe.log import get_logger
+from zipnet.wire.handshake import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from zipnet.errors import ZipnetError
     from zipnet.node.breakers import Breakers
     from zipnet.node.probes import Probe
     from zipnet.node.server_parts import ServerParts
     from zipnet.observe.health import Health
     from zipnet.protocol.ids import ServerIndex
+    from zipnet.transport.session import HelloFacts
 
 __all__ = ["SERVER_CONDITIONS", "ServerHealth"]
 
 SERVER_CONDITIONS: Final = ("consensus", "committee_keys", "storage")
 """What a server sees by itself, from its first moment on."""
 
+_FOR_CLIENTS: Final = frozenset({"disk", "entropy", "ledger"})
+_RETRY_S: Final = 2.0
 _READY_PAUSE_S: Final = 0.25
 _WAITING_PAUSE_S: Final = 0.02
 
@@ -100,6 +109,17 @@ class ServerHealth:
             self._health.set("standing", ok=False, reason="revoked")
         self._look_for_absent()
 
+    def refusal(self, facts: HelloFacts) -> ZipnetError | None:
+        """Refuse clients while this server could not do for them what it should (row A16)."""
+        if facts.role is not Role.CLIENT:
+            return None
+        failed = {item.condition for item in self._health.failed() if item.reason != STARTING}
+        if failed.isdisjoint(_FOR_CLIENTS):
+            return None
+        return AdmissionError(
+            "this server is not ready: another one may be", code="not_ready", retry_after=_RETRY_S
+        )
+
     def _probes(self) -> list[Probe]:
         parts, metrics = self._parts, self._parts.metrics
         probes: list[Probe] = [
@@ -108,7 +128,7 @@ class ServerHealth:
             EntropyProbe(),
             LedgerProbe(
                 parts.keeper,
-                parts.descriptor,
+                lambda: parts.descriptor,
                 lambda: parts.machine.state.next_sequence,
                 metrics,
             ),

@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 
     from zipnet.observe.metrics import GaugeByReason, NodeMetrics
 
-__all__ = ["HOLDS", "FailedCondition", "Finding", "Health", "Level", "degraded", "failed"]
+__all__ = [
+    "HOLDS",
+    "STARTING",
+    "FailedCondition",
+    "Finding",
+    "Health",
+    "Level",
+    "degraded",
+    "failed",
+]
 
 
 class Level(StrEnum):
@@ -54,7 +63,10 @@ class Finding:
 HOLDS: Final = Finding(Level.OK)
 """All is well."""
 
-_STARTING: Final = Finding(Level.FAILED, "starting")
+STARTING: Final = "starting"
+"""Reason of what was not looked at yet."""
+
+_STARTING: Final = Finding(Level.FAILED, STARTING)
 _NOT_CHECKED: Final = Finding(Level.FAILED, "not_checked")
 
 

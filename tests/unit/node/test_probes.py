@@ -17,10 +17,12 @@ from prometheus_client import CollectorRegistry
 
 from tests.harness.committee import HarnessCommittee
 from tests.harness.publishers import HarnessPublisher, play_round
-from zipnet.errors import StorageError
+from zipnet.errors import AdmissionError, StorageError
 from zipnet.node import probe_disk
+from zipnet.node.breakers import Breakers
 from zipnet.node.clock_watch import judge_clock
 from zipnet.node.mesh import CommitteeMesh
+from zipnet.node.probe_capability import CapabilityProbe
 from zipnet.node.probe_descriptor import DescriptorProbe
 from zipnet.node.probe_disk import DISK_FULL_BYTES, DISK_LOW_BYTES, PROBE_FILE, DiskProbe
 from zipnet.node.probe_entropy import EntropyProbe
@@ -29,9 +31,11 @@ from zipnet.node.probe_version import compare_versions, judge_versions
 from zipnet.node.probes import PeerProbe, watch_dependencies
 from zipnet.node.record_keeper import RecordKeeper
 from zipnet.node.restarts import count_start
+from zipnet.node.server_health import ServerHealth
 from zipnet.observe.health import HOLDS, FailedCondition, Finding, Health, Level, degraded, failed
 from zipnet.observe.metrics import NodeMetrics
 from zipnet.storage.records import RecordLog
+from zipnet.wire.handshake import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -245,7 +249,11 @@ async def test_a_log_that_stays_behind_degrades_and_then_fails() -> None:
     now, sealed = 0.0, 0
     keeper = SimpleNamespace(first_sequence=0, next_sequence=0)
     probe = LedgerProbe(
-        cast("Any", keeper), cast("Any", None), lambda: sealed, _metrics(), monotonic=lambda: now
+        cast("Any", keeper),
+        cast("Any", lambda: None),
+        lambda: sealed,
+        _metrics(),
+        monotonic=lambda: now,
     )
     assert await probe.look() == HOLDS
     sealed = 1
@@ -265,7 +273,7 @@ async def test_a_record_that_cannot_be_read_back_is_damage() -> None:
 
     metrics = _metrics()
     keeper = SimpleNamespace(first_sequence=0, next_sequence=3, read=read)
-    probe = LedgerProbe(cast("Any", keeper), cast("Any", None), lambda: 3, metrics)
+    probe = LedgerProbe(cast("Any", keeper), cast("Any", lambda: None), lambda: 3, metrics)
     assert await probe.look() == failed("record_damaged")
     assert _value(metrics, "zipnet_integrity_fail_total", what="record") == 1
 
@@ -285,7 +293,7 @@ async def test_one_bit_that_turns_on_the_disk_is_found_and_gone_when_it_turns_ba
         keeper = RecordKeeper(
             log, committee.descriptor, CommitteeMesh({}), on_stored=lambda _: None
         )
-        probe = LedgerProbe(keeper, committee.descriptor, lambda: 3, _metrics())
+        probe = LedgerProbe(keeper, lambda: committee.descriptor, lambda: 3, _metrics())
         assert [await probe.look() for _ in range(4)] == [HOLDS] * 4
         segment = tmp_path / f"records-{0:012d}.log"
         whole = segment.read_bytes()
@@ -298,6 +306,37 @@ async def test_one_bit_that_turns_on_the_disk_is_found_and_gone_when_it_turns_ba
         with segment.open("r+b") as file:
             file.write(whole)
         assert [await probe.look() for _ in range(3)] == [HOLDS] * 3
+
+
+# -- who is let in ---------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("A16")
+@pytest.mark.parametrize("condition", ["disk", "entropy", "ledger"])
+def test_no_client_is_let_in_while_what_it_needs_is_broken(condition: str) -> None:
+    health = Health([condition])
+    parts = SimpleNamespace(metrics=_metrics())
+    looking = ServerHealth(
+        cast("Any", parts),
+        health,
+        state=None,
+        monotonic=lambda: 0.0,
+        is_revoked=lambda: False,
+        breakers=Breakers(parts.metrics),
+    )
+    client, reader = (cast("Any", SimpleNamespace(role=r)) for r in (Role.CLIENT, Role.READER))
+    assert looking.refusal(client) is None  # not looked at yet: the other rules hold it back
+    health.report(condition, degraded("not_well"))
+    assert looking.refusal(client) is None
+    health.report("peers", failed("no_majority"))
+    assert looking.refusal(client) is None
+    health.report(condition, failed("broken"))
+    refused = looking.refusal(client)
+    assert isinstance(refused, AdmissionError)
+    assert (refused.code, refused.retryable) == ("not_ready", True)
+    assert looking.refusal(reader) is None
+    health.report(condition, HOLDS)
+    assert looking.refusal(client) is None
 
 
 # -- versions, descriptor, clock -----------------------------------------------------------------
@@ -342,6 +381,18 @@ async def test_a_descriptor_warns_before_it_ends() -> None:
     assert await probe.look() == failed("descriptor_expired")
     ends = _value(metrics, "zipnet_descriptor_expiry_timestamp_seconds")
     assert ends == (begins + timedelta(90)).timestamp()
+
+
+async def test_a_capability_warns_before_it_ends() -> None:
+    now, expires_s = 0.0, None
+    probe = CapabilityProbe(lambda: expires_s, lambda: now)
+    assert await probe.look() == HOLDS
+    expires_s = 1000
+    assert await probe.look() == HOLDS
+    now = 500.0
+    assert await probe.look() == degraded("capability_expiring")
+    now = 1000.0
+    assert await probe.look() == failed("capability_expired")
 
 
 def test_a_clock_degrades_before_it_fails() -> None:
