@@ -333,7 +333,7 @@ def test_no_client_is_let_in_while_what_it_needs_is_broken(condition: str) -> No
     health.report(condition, failed("broken"))
     refused = looking.refusal(client)
     assert isinstance(refused, AdmissionError)
-    assert (refused.code, refused.retryable) == ("not_ready", True)
+    assert (refused.code, refused.retry_after) == ("not_ready", 2.0)
     assert looking.refusal(reader) is None
     health.report(condition, HOLDS)
     assert looking.refusal(client) is None
