@@ -156,7 +156,7 @@ def sign_note(text: str, name: str, identity: Identity) -> Note:
     return Note(
         text,
         (
-            NoteSignature(name, key.ed25519_id, identity.ed25519_private_key().sign(data)),
+            NoteSignature(name, key.ed25519_id, identity.sign_text(data)),
             NoteSignature(name, key.hybrid_id, identity.sign(_USE, data)),
         ),
     )

@@ -148,6 +148,17 @@ class Identity:
         """
         return self.ed25519_private_key().sign(_ed25519_input(use, message))
 
+    def sign_text(self, text: bytes) -> bytes:
+        """Sign a note's text with Ed25519 and no label, as c2sp.org/signed-note has it; 64 bytes.
+
+        Raises:
+            LocalProtocolError: When the text could be taken for anything else that is signed here
+                (it begins with no printable character), or the identity has been closed.
+        """
+        if text[:1] <= b" ":
+            raise LocalProtocolError("what is signed without a label begins with a character")
+        return self.ed25519_private_key().sign(text)
+
     def ed25519_private_key(self) -> Ed25519PrivateKey:
         """Return the key object that signs the node's TLS certificate.
 

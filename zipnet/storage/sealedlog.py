@@ -35,7 +35,6 @@ _VERSION: Final = 1
 _HEAD: Final = struct.Struct(">8sH")
 _LENGTH: Final = struct.Struct(">I")
 _TAG_BYTES: Final = 16
-_USE: Final = "sealed-log"
 _COUNTER_BYTES: Final = 11
 
 
@@ -123,4 +122,4 @@ def _nonce(number: int, *, last: bool) -> bytes:
 
 def _cipher(shared: Secret) -> AESGCM:
     with shared, shared.reveal() as view:
-        return AESGCM(keyed(_USE, view))
+        return AESGCM(keyed("sealed-log", view))
