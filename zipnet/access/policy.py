@@ -68,6 +68,7 @@ class RoutePolicy:
         cost: Tokens it costs; 0 is not metered.
         push: Whether it is a push, which is not answered, rather than a request.
         max_bytes: Largest payload; None for the node's own bound.
+        query: Names of the parameters its query may have; HTTP only.
         lasting: Whether the answer may stream for as long as the caller likes.
     """
 
@@ -76,6 +77,7 @@ class RoutePolicy:
     cost: int = 1
     push: bool = False
     max_bytes: int | None = None
+    query: frozenset[str] = frozenset()
     lasting: bool = False
 
 
@@ -100,6 +102,9 @@ _COMMITTEE_ASKS = RoutePolicy(_SERVER, Rank.CONTROL)
 _AGGREGATE = RoutePolicy(_AGGREGATOR, Rank.RELAYING)
 _LOOK = RoutePolicy(_WEB, Rank.CONTROL, max_bytes=0)
 _BROWSE = RoutePolicy(_WEB, Rank.READING, max_bytes=0)
+_PAGES = RoutePolicy(
+    _WEB, Rank.READING, cost=2, max_bytes=0, query=frozenset({"from", "limit"}), lasting=True
+)
 
 _SERVER_ROUTES: Final[dict[RouteId, RoutePolicy]] = {
     Kind.SUBSCRIBE: _FOLLOW,
@@ -156,8 +161,8 @@ _GATEWAY_ROUTES: Final[dict[RouteId, RoutePolicy]] = {
     "GET /healthz": _LOOK,
     "GET /readyz": _LOOK,
     "GET /openapi.json": _BROWSE,
-    "GET /v1/broadcasts": RoutePolicy(_WEB, Rank.READING, cost=2, max_bytes=0, lasting=True),
-    "GET /v1/rounds": RoutePolicy(_WEB, Rank.READING, cost=2, max_bytes=0, lasting=True),
+    "GET /v1/broadcasts": _PAGES,
+    "GET /v1/rounds": _PAGES,
     "GET /v1/status": _BROWSE,
     # It answers once a record holds the message, or when its own deadline has passed.
     "POST /v1/publish": RoutePolicy(

@@ -54,6 +54,7 @@ REFUSALS: Final[Mapping[str, RefusalTerms]] = MappingProxyType(
         "method": RefusalTerms(405, "that cannot be done here"),
         "host": RefusalTerms(421, "this port does not answer to that name"),
         # how much
+        "unknown_field": RefusalTerms(400, "this request has a field that is not known here"),
         "too_large": RefusalTerms(413, "that is more than one request may hold"),
         "rate_limited": RefusalTerms(429, "too many requests from this caller", 1.0),
         "prefix_limited": RefusalTerms(429, "too many requests from this network", 1.0),

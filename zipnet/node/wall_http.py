@@ -9,7 +9,8 @@ Rules:
    gateway's names, is the handler's.
 2. A refusal is JSON: ``{"error": code, "text": …}`` and, where waiting helps, ``retry_after`` and
    the header ``Retry-After``. A path that does not exist is refused like any other, with 404.
-3. A body is bounded before a handler sees it, in bytes and in the time it may take.
+3. A body is bounded before a handler sees it, in bytes and in the time it may take; a parameter of
+   the query that the route does not know is refused.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
+from zipnet.access.policy import POLICIES
 from zipnet.access.principal import Principal, PrincipalKind, prefix_of
 from zipnet.access.refusal import refusal, retry_after_of, status_of
 from zipnet.errors import AdmissionError
@@ -58,6 +60,7 @@ def walled_application(
         LocalProtocolError: When a route has no policy.
     """
     wall.require(routes)
+    in_flight = 0
 
     async def refuse(_request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else _NOT_FOUND
@@ -71,13 +74,26 @@ def walled_application(
         return answer
 
     def endpoint(route: str, handler: HttpHandler) -> HttpHandler:
+        known = POLICIES[wall.service][route].query
+
         async def walled(request: Request) -> Response:
+            nonlocal in_flight
+            in_flight += 1
             try:
+                if in_flight > wall.parts.bounds.in_flight:
+                    wall.count("overloaded")
+                    raise refusal("overloaded")
                 answer = await wall.pass_through(
-                    _principal_of(request), route, _length_of(request), lambda: handler(request)
+                    _principal_of(request),
+                    route,
+                    _length_of(request),
+                    lambda: handler(request),
+                    authorize=lambda: _require_known(request, known),
                 )
             except AdmissionError as error:
                 answer = refused_response(error)
+            finally:
+                in_flight -= 1
             return finish(answer)
 
         return walled
@@ -105,6 +121,11 @@ def refused_response(error: AdmissionError, status: int | None = None) -> Respon
         headers=headers,
         media_type="application/json",
     )
+
+
+def _require_known(request: Request, known: frozenset[str]) -> None:
+    if not known.issuperset(request.query_params.keys()):
+        raise refusal("unknown_field")
 
 
 def _principal_of(request: Request) -> Principal:

@@ -203,7 +203,7 @@ def test_failures_of_what_was_under_way_do_not_lengthen_the_wait() -> None:
 @pytest.mark.requirement("H4")
 def test_refusals_have_fixed_words_statuses_of_the_taxonomy_and_whole_seconds() -> None:
     assert {terms.status for terms in REFUSALS.values()} <= {
-        401, 403, 404, 405, 413, 421, 429, 502, 503,
+        400, 401, 403, 404, 405, 413, 421, 429, 502, 503,
     }  # fmt: skip
     for code, terms in REFUSALS.items():
         assert str(refusal(code)) == terms.text

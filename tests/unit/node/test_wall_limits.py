@@ -14,6 +14,7 @@ import pytest
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from prometheus_client import CollectorRegistry, generate_latest
+from starlette.responses import PlainTextResponse, Response
 
 from tests.harness.committee import HarnessCommittee, make_identity
 from tests.harness.fake_server import registered_of, terms_of, tls_of
@@ -21,9 +22,10 @@ from zipnet.access.bounds import DEFAULT_BOUNDS, WallBounds
 from zipnet.access.policy import Service
 from zipnet.access.principal import peer_principal
 from zipnet.errors import AdmissionError, TransportError
-from zipnet.node.http import HttpServer, serve_http
+from zipnet.node.http import HttpServer, serve_application, serve_http
 from zipnet.node.listen import ListenLimits, NodeListener
 from zipnet.node.wall import Wall, WallParts, link_limits
+from zipnet.node.wall_http import walled_application
 from zipnet.observe import Health
 from zipnet.observe.metrics import NodeMetrics
 from zipnet.protocol.ids import PeerId
@@ -37,6 +39,8 @@ from zipnet.wire.messages import Accepted, Kind, Message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from starlette.requests import Request
 
     from zipnet.ports import Connection
     from zipnet.protocol.identity import Identity
@@ -469,6 +473,7 @@ async def _ask(port: int, head: str) -> str:
 HTTP_REFUSALS = {
     "a path there is not": ("GET /debug HTTP/1.1", 404, "not_served"),
     "a method it has not": ("POST /healthz HTTP/1.1", 405, "method"),
+    "a parameter nobody knows": ("GET /healthz?debug=1 HTTP/1.1", 400, "unknown_field"),
     "a body where none is taken": ("GET /healthz HTTP/1.1\r\nContent-Length: 1", 413, "too_large"),
     "a body of no length": (
         "GET /healthz HTTP/1.1\r\nTransfer-Encoding: chunked", 413, "too_large",
@@ -498,6 +503,34 @@ async def test_http_requests_per_second_of_one_network_and_when_to_come_back() -
         assert '"retry_after":' in answers[4]
         text = generate_latest(metrics.registry).decode()
         assert 'zipnet_request_latency_seconds_count{role="server",route="GET /healthz"' in text
+
+
+async def test_http_requests_in_flight() -> None:
+    metrics = NodeMetrics(CollectorRegistry(), instance="acme.test", role="server")
+    wall = Wall(Service.HTTP, WallParts(metrics, bounds=replace(DEFAULT_BOUNDS, in_flight=2)))
+    release, running = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def slow(_request: Request) -> Response:
+        running.release()
+        await release.wait()
+        return PlainTextResponse("done")
+
+    application = walled_application(wall, {"GET /healthz": slow})
+    server = await serve_application("127.0.0.1", 0, application, setting="METRICS")
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            asked = [
+                asyncio.create_task(_ask(server.port, "GET /healthz HTTP/1.1")) for _ in range(2)
+            ]
+            await running.acquire()
+            await running.acquire()
+            answer = await _ask(server.port, "GET /healthz HTTP/1.1")
+            assert answer.split()[1] == "503"
+            assert '"error":"overloaded"' in answer
+            release.set()
+            assert all("done" in answer for answer in await asyncio.gather(*asked))
+    finally:
+        await server.close()
 
 
 @pytest.mark.parametrize("begun", ["", "GET /healthz HTTP/1.1\r\nHost: "], ids=["nothing", "half"])
