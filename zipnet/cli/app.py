@@ -40,6 +40,7 @@ VERBS = {
     "logs": "zipnet.cli.logs",
     "token": "zipnet.cli.token",
     "admin": "zipnet.cli.admin",
+    "rotate": "zipnet.cli.rotate",
     "decommission": "zipnet.cli.decommission",
 }
 """Verbs in the order help shows them, with the module of each."""

@@ -57,6 +57,7 @@ from zipnet.machines.server_effects import (
     Instant,
     KeepAggregate,
     KemKeyReady,
+    KemTurnDue,
     LinksChanged,
     OpenRoundWith,
     PartialArrived,
@@ -172,6 +173,7 @@ class ServerMachine:
         self._leaving: set[RegistryIndex] = set()
         self._unadmittable: set[RegistryIndex] = set()
         self._kem_epoch = -1
+        self._kem_turn = -2
         self._kem_in_use = (-1, float("inf"))
         self._kem_ready: KemKeyReady | None = None
         self._asked: dict[tuple[str, object], float] = {}
@@ -212,6 +214,8 @@ class ServerMachine:
                 self._unadmittable.add(event.index)
             case KemKeyReady():
                 self._kem_ready = event
+            case KemTurnDue():
+                self._kem_epoch, self._kem_turn = -1, self._newest_kem()
             case DescriptorGiven():
                 self._given = event.descriptor
             case TimerFired():
@@ -426,14 +430,13 @@ class ServerMachine:
             effects.append(Propose(command))
 
     def _look_at_kem(self, now: Instant, effects: list[Effect]) -> None:
-        announced = self.state.kem.get(self.server)
-        newest = -1 if announced is None else announced.epoch
+        newest = self._newest_kem()
         epoch_s = self._descriptor.params.kem_epoch_s
         if newest != self._kem_in_use[0]:
             self._kem_in_use = (newest, now.monotonic)
         # The second clock is for days when the first was wrong: a date far ahead names an epoch
         # that no later one follows for as long, and its key would stay in use until then.
-        used_up = now.monotonic - self._kem_in_use[1] > epoch_s
+        used_up = now.monotonic - self._kem_in_use[1] > epoch_s or newest == self._kem_turn
         epoch = max(newest + used_up, now.wall_ms // 1000 // epoch_s)
         ready = self._kem_ready
         if ready is not None and ready.epoch > newest:
@@ -442,6 +445,10 @@ class ServerMachine:
             # After a restart too: the driver says whether the announced key is still held.
             self._kem_epoch = epoch
             effects.append(AnnounceKemKey(epoch, newest))
+
+    def _newest_kem(self) -> int:
+        announced = self.state.kem.get(self.server)
+        return -1 if announced is None else announced.epoch
 
     def _look_at_registry(self, now: Instant, effects: list[Effect]) -> None:
         effects.extend(self._to_admit.values())

@@ -44,6 +44,7 @@ __all__ = [
     "Instant",
     "KeepAggregate",
     "KemKeyReady",
+    "KemTurnDue",
     "LinksChanged",
     "OpenRoundWith",
     "PartialArrived",
@@ -180,6 +181,11 @@ class KemKeyReady:
 
 
 @dataclass(frozen=True, slots=True)
+class KemTurnDue:
+    """The operator wants a new KEM key now, before its epoch is over."""
+
+
+@dataclass(frozen=True, slots=True)
 class DescriptorGiven:
     """The operator gave this server a later version of the descriptor; it has been checked."""
 
@@ -204,6 +210,7 @@ Event = (
     | ClientAdmitted
     | ClientNotAdmitted
     | KemKeyReady
+    | KemTurnDue
     | DescriptorGiven
     | TimerFired
 )

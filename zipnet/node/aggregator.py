@@ -64,7 +64,12 @@ from zipnet.node.capabilities import OwnCapability, SessionCapabilities
 from zipnet.node.feed import Feed
 from zipnet.node.http import serve_http
 from zipnet.node.listen import ListenLimits, NodeListener
-from zipnet.node.live_descriptor import LiveDescriptor, certificates_of, nodes_of
+from zipnet.node.live_descriptor import (
+    LiveDescriptor,
+    certificates_before,
+    certificates_of,
+    nodes_of,
+)
 from zipnet.node.notify import ServiceNotifier
 from zipnet.node.probe_capability import CapabilityProbe
 from zipnet.node.probe_descriptor import DescriptorProbe
@@ -83,7 +88,7 @@ from zipnet.observe.metrics import NodeMetrics
 from zipnet.protocol.command import AbortReason
 from zipnet.protocol.ids import ServerIndex, short_peer_id
 from zipnet.protocol.registration import RegistryChange
-from zipnet.transport.certificate import CERTIFICATE_ENDS, node_certificate
+from zipnet.transport.certificate import CERTIFICATE_ENDS, registered_certificate
 from zipnet.transport.dial import PersistentLink, refusal_code
 from zipnet.transport.egress import allow_egress
 from zipnet.transport.quic import QuicTransport
@@ -174,7 +179,7 @@ class Aggregator:
         self._own_capability = OwnCapability(
             settings.capability_file, settings.capability, self.metrics
         )
-        self._revocations = NodeRevocations(self._descriptor)
+        self._revocations = NodeRevocations(self._descriptor, tells=False)
         self._capabilities = SessionCapabilities(
             settings.access, self._descriptor.group, self._revocations.book, time.time
         )
@@ -222,7 +227,8 @@ class Aggregator:
     # -- parts -----------------------------------------------------------------------------
 
     def _make_transports(self) -> tuple[QuicTransport, TlsTransport]:
-        certificate = node_certificate(self._settings.identity.ed25519_private_key())
+        private_key = self._settings.identity.ed25519_private_key()
+        certificate = registered_certificate(private_key, self._settings.node.certificate)
         registered = certificates_of(self._descriptor)
         failed, limits = self.metrics.tls_handshake_failures.inc, self._terms.limits
         return (
@@ -287,7 +293,9 @@ class Aggregator:
         if entry is None:
             self._start(_leave(new))
             return
-        self._transports[1].register(certificates_of(new))
+        self._transports[1].register(certificates_of(new), certificates_before(new))
+        private_key = self._settings.identity.ed25519_private_key()
+        self._transports[1].present(registered_certificate(private_key, entry.node.certificate))
         allow_egress((node.host, node.port) for node in nodes_of(new))
         self._tail.use_descriptor(new)
         self._revocations.use_descriptor(new)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LiveDescriptor",
+    "certificates_before",
     "certificates_of",
     "moved_endpoints",
     "nodes_of",
@@ -47,6 +48,11 @@ def nodes_of(descriptor: TrustedDescriptor) -> tuple[NodeEntry, ...]:
 def certificates_of(descriptor: TrustedDescriptor) -> dict[bytes, bytes]:
     """Return certificate by Ed25519 key for every node a descriptor registers."""
     return {node.identity.ed25519: node.certificate for node in nodes_of(descriptor)}
+
+
+def certificates_before(descriptor: TrustedDescriptor) -> dict[bytes, bytes]:
+    """Return the certificates of the version before, which are good until the version after."""
+    return certificates_of(descriptor.earlier[-1]) if descriptor.earlier else {}
 
 
 def remembered_versions(journal: Journal, given: TrustedDescriptor) -> TrustedDescriptor | None:

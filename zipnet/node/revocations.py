@@ -51,12 +51,17 @@ class NodeRevocations:
     Args:
         descriptor: Names the operator whose word counts.
         journal: Where statements are kept; None keeps them for this process only.
+        tells: Whether it tells the aggregators that are here. Servers do; an aggregator's children
+            hear it from the servers, and take no push from their parent.
 
     Raises:
         StorageError: When the journal holds what no operator signed.
     """
 
-    def __init__(self, descriptor: TrustedDescriptor, journal: Journal | None = None) -> None:
+    def __init__(
+        self, descriptor: TrustedDescriptor, journal: Journal | None = None, *, tells: bool = True
+    ) -> None:
+        self._tells = tells
         self._descriptor = descriptor
         self._journal = journal
         self.book = RevokedBook()
@@ -122,7 +127,8 @@ class NodeRevocations:
         """
         if not self.book.add(revocation, statement):
             return False
-        self._tell(statement)
+        if self._tells:
+            self._tell(statement)
         self._cut()
         self._on_enforced(revocation)
         # A client may be meant: which one stays out of the log.

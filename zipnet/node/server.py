@@ -27,7 +27,7 @@ from zipnet.errors import (
 )
 from zipnet.machines.guard import ReleaseGuard
 from zipnet.machines.server import ServerMachine
-from zipnet.machines.server_effects import ClientNotAdmitted
+from zipnet.machines.server_effects import ClientNotAdmitted, KemTurnDue
 from zipnet.node.admin import open_admin
 from zipnet.node.admin_verbs import AdminHooks, NodeVerbs
 from zipnet.node.alone import Target, require_alone
@@ -62,7 +62,7 @@ from zipnet.node.server_state import (
     open_durable,
     open_in_memory,
 )
-from zipnet.node.server_succession import ServerSuccession, settings_in_force
+from zipnet.node.server_succession import ServerSuccession, settings_for_readers, settings_in_force
 from zipnet.node.settings_guard import require_not_older
 from zipnet.node.traces import NodeTraces
 from zipnet.node.version import version_facts
@@ -75,7 +75,7 @@ from zipnet.protocol.attestation import Gate
 from zipnet.protocol.ids import ServerIndex, short_peer_id
 from zipnet.protocol.pads import PadEngine
 from zipnet.storage.marker import SafeModeMarker
-from zipnet.transport.certificate import CERTIFICATE_ENDS, node_certificate
+from zipnet.transport.certificate import CERTIFICATE_ENDS, registered_certificate
 from zipnet.transport.dial import PersistentLink, refusal_code
 from zipnet.transport.quic import QuicTransport
 from zipnet.transport.session import Role, SessionTerms
@@ -145,7 +145,7 @@ async def run_server(
             folder = settings.state / RECORDS_FOLDER
             version = version_facts(settings)
             await serve_readers_only(
-                settings,
+                settings_for_readers(settings, settings.state),
                 folder,
                 note,
                 terms,
@@ -208,7 +208,8 @@ def _identify(
         attestor=attestor,
         limits=link_limits(settings.bounds),
     )
-    certificate = node_certificate(settings.identity.ed25519_private_key())
+    private_key = settings.identity.ed25519_private_key()
+    certificate = registered_certificate(private_key, settings.node.certificate)
     registered = certificates_of(settings.descriptor)
     return terms, (
         QuicTransport(certificate, registered=registered, limits=terms.limits),
@@ -493,8 +494,17 @@ class _Server:
             audit_file=None if state is None else state / "audit.log",
             revoking=self.acts.revoking,
             enter_safe_mode=None if state is None else self.acts.enter_safe_mode,
+            rotations={"dh": self._turn_kem_key},
             facts=self._status_facts,
         )
+
+    async def _turn_kem_key(self) -> dict[str, str]:
+        """Announce a new KEM key now; the one before opens what was registered by it."""
+        announced = self.machine.state.kem.get(self._settings.index)
+        await self._events.post(KemTurnDue())
+        epoch = -1 if announced is None else announced.epoch
+        self.audit.note("key_rotated", mode="dh", count=epoch + 1)
+        return {"kind": "dh", "state": "announcing", "epoch_before": str(epoch)}
 
     def _status_facts(self) -> dict[str, str]:
         state = self.machine.state

@@ -27,7 +27,17 @@ if TYPE_CHECKING:
     from zipnet.ports import Blobs, CompactingJournal, Journal, RecordStore
     from zipnet.settings import ServerSettings
 
-__all__ = ["RECORDS_FOLDER", "ServerState", "make_folders", "open_durable", "open_in_memory"]
+__all__ = [
+    "RECORDS_FOLDER",
+    "VERSIONS_FILE",
+    "ServerState",
+    "make_folders",
+    "open_durable",
+    "open_in_memory",
+]
+
+VERSIONS_FILE = "descriptors.journal"
+"""File of the descriptor's versions inside a state folder."""
 
 RECORDS_FOLDER = "records"
 """Folder of the record log inside a state folder."""
@@ -111,7 +121,7 @@ def open_durable(settings: ServerSettings, folder: Path) -> ServerState:
     history = tuple(Released.decode(entry) for entry in releases.entries())
     audit = AuditLog(folder / "audit.log", identity=settings.identity, wall=time.time)
     blobs = BlobStore(folder / "blobs")
-    versions = FileJournal(folder / "descriptors.journal", identity=identity)
+    versions = FileJournal(folder / VERSIONS_FILE, identity=identity)
     return ServerState(
         releases, raft, revocations, custody, records, blobs, history, audit, versions
     )

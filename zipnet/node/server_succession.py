@@ -18,18 +18,22 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from zipnet.errors import ConfigError, VerificationError, ZipnetError
+from zipnet.errors import ConfigError, StorageError, VerificationError, ZipnetError
 from zipnet.machines.server_effects import DescriptorGiven
 from zipnet.node.live_descriptor import (
+    certificates_before,
     certificates_of,
     moved_endpoints,
     nodes_of,
     remembered_versions,
 )
+from zipnet.node.server_state import VERSIONS_FILE
 from zipnet.observe.log import get_logger
 from zipnet.protocol.descriptor import MAX_DESCRIPTOR_BYTES
-from zipnet.protocol.ids import ServerIndex
+from zipnet.protocol.ids import ServerIndex, content_digest, short_peer_id
 from zipnet.protocol.succession import succeed
+from zipnet.storage.journal import FileJournal
+from zipnet.transport.certificate import registered_certificate
 from zipnet.transport.egress import allow_egress
 from zipnet.transport.session import Role
 from zipnet.transport.versions import ask_earlier
@@ -37,6 +41,7 @@ from zipnet.wire.frames import CloseCode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from zipnet.node.audit import AuditTrail
     from zipnet.node.listen import NodeListener
@@ -48,7 +53,7 @@ if TYPE_CHECKING:
     from zipnet.transport.session import SessionTerms
     from zipnet.transport.tls import TlsTransport
 
-__all__ = ["ServerSuccession", "settings_in_force"]
+__all__ = ["ServerSuccession", "rotated_keys", "settings_for_readers", "settings_in_force"]
 
 _LOOK_S: Final = 0.5
 _ASK_AGAIN_S: Final = 1.0
@@ -82,7 +87,11 @@ async def settings_in_force(
     index = known.server_index(settings.identity.peer_id)
     if index is None:
         raise _replaced(known)
-    transport.register(certificates_of(known))
+    transport.register(certificates_of(known), certificates_before(known))
+    private_key = settings.identity.ed25519_private_key()
+    transport.present(
+        registered_certificate(private_key, known.descriptor.servers[index].certificate)
+    )
     allow_egress((node.host, node.port) for node in nodes_of(known))
     return replace(
         settings,
@@ -91,6 +100,23 @@ async def settings_in_force(
         node=known.descriptor.servers[index],
         server_endpoints=moved_endpoints(settings.server_endpoints, given, known),
     )
+
+
+def settings_for_readers(settings: ServerSettings, folder: Path) -> ServerSettings:
+    """Return the settings with all versions that records of a state folder may be of.
+
+    For safe mode: where the folder refuses even that, the settings are what they were.
+    """
+    try:
+        journal = FileJournal(folder / VERSIONS_FILE, identity=bytes(settings.identity.peer_id))
+        try:
+            known = remembered_versions(journal, settings.descriptor)
+        finally:
+            journal.close()
+    except (StorageError, ConfigError) as error:
+        _log.warning("versions_not_read", error=str(error))
+        return settings
+    return settings if known is None else replace(settings, descriptor=known)
 
 
 def _replaced(descriptor: TrustedDescriptor) -> ConfigError:
@@ -123,6 +149,25 @@ async def _with_earlier(
             except ZipnetError as error:
                 _log.info("versions_not_fetched", server=index, error=str(error))
         await asyncio.sleep(_ASK_AGAIN_S)
+
+
+def rotated_keys(old: TrustedDescriptor, new: TrustedDescriptor) -> list[tuple[str, str]]:
+    """Return which keys a version changes: the kind, and the id of the new one."""
+    found: list[tuple[str, str]] = []
+    if old.descriptor.operator.peer_id != new.descriptor.operator.peer_id:
+        found.append(("descriptor_key", short_peer_id(new.descriptor.operator.peer_id)))
+    before = {node.name: node for node in nodes_of(old)}
+    seats = zip(old.descriptor.servers, new.descriptor.servers, strict=True)
+    found += [
+        ("identity", short_peer_id(now.peer_id)) for was, now in seats if was.peer_id != now.peer_id
+    ]
+    for node in nodes_of(new):
+        was_there = before.get(node.name)
+        if was_there is None or was_there.certificate == node.certificate:
+            continue
+        if was_there.peer_id == node.peer_id:
+            found.append(("tls", content_digest(node.certificate).hex()[:16]))
+    return found
 
 
 class ServerSuccession:
@@ -193,12 +238,18 @@ class ServerSuccession:
         endpoints, self._endpoints = self._endpoints, self._parts.live.endpoints
         _log.info("descriptor_adopted", version=new.version)
         self._audit.note("descriptor_adopted", descriptor_version=new.version)
+        for kind, key_id in rotated_keys(old, new):
+            self._audit.note("key_rotated", mode=kind, key_id=key_id)
         parts = self._parts
         if new.server_index(parts.identity.peer_id) is None:
             _log.error("server_replaced", version=new.version)
             self._left.set()
             return
-        self._transport.register(certificates_of(new))
+        self._transport.register(certificates_of(new), certificates_before(new))
+        own = new.descriptor.servers[self._settings.index].certificate
+        if own != old.descriptor.servers[self._settings.index].certificate:
+            private_key = parts.identity.ed25519_private_key()
+            self._transport.present(registered_certificate(private_key, own))
         allow_egress((node.host, node.port) for node in nodes_of(new))
         parts.keeper.use_descriptor(new)
         parts.revocations.use_descriptor(new)

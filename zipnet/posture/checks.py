@@ -8,10 +8,12 @@ secret that others can read, never gets as far as this table.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 
 from zipnet.access.bounds import DEFAULT_BOUNDS, WallBounds
+from zipnet.errors import VerificationError
 from zipnet.posture.host_checks import HOST_CHECKS
 from zipnet.posture.subject import Check, Problem
 from zipnet.protocol.attestation import AttestationMode
@@ -23,7 +25,7 @@ from zipnet.settings.types import (
     NodeSettings,
     ServerSettings,
 )
-from zipnet.transport.certificate import node_certificate
+from zipnet.transport.certificate import certificate_public_key
 
 if TYPE_CHECKING:
     from zipnet.posture.subject import Subject
@@ -197,9 +199,10 @@ def _own_certificate(subject: Subject) -> tuple[Problem, ...] | None:
     settings = subject.settings
     if not isinstance(settings, NodeSettings):
         return None
-    made = node_certificate(settings.identity.ed25519_private_key())
-    if made.der == settings.node.certificate:
-        return ()
+    own = settings.identity.ed25519_private_key().public_key().public_bytes_raw()
+    with suppress(VerificationError):
+        if certificate_public_key(settings.node.certificate) == own:
+            return ()
     text = "the descriptor names another TLS certificate than this identity's"
     return (Problem("descriptor", text, "have the operator take the node's .pub file again"),)
 

@@ -213,7 +213,7 @@ class Dialer:
         """
         register = getattr(self.transport, "register", None)
         if register is not None:
-            register(_certificates(new))
+            register(_certificates(new), _certificates(new.earlier[-1]) if new.earlier else {})
         allow_egress((node.host, node.port) for node in _nodes(new))
         servers_at = self.servers_at
         if servers_at is not None:

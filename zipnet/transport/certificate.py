@@ -1,8 +1,8 @@
 """The node's X.509 certificate: a deterministic envelope around its Ed25519 key.
 
 Nothing is trusted because of what the certificate says; it only carries the key in the shape TLS
-wants. The same key always gives the same bytes, so a descriptor can name the certificate and a
-restarted node presents what the descriptor names.
+wants. The same key and generation always give the same bytes, so a descriptor can name the
+certificate and a restarted node presents what the descriptor names.
 
 Rules:
 
@@ -40,6 +40,7 @@ __all__ = [
     "certificate_public_key",
     "load_into",
     "node_certificate",
+    "registered_certificate",
 ]
 
 _NOT_BEFORE = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
@@ -63,12 +64,18 @@ class NodeCertificate:
     private_key: Ed25519PrivateKey = field(repr=False, compare=False)
 
 
-def node_certificate(private_key: Ed25519PrivateKey) -> NodeCertificate:
-    """Return the one certificate that belongs to an Ed25519 key (protocol.md §3)."""
+def node_certificate(private_key: Ed25519PrivateKey, generation: int = 0) -> NodeCertificate:
+    """Return the certificate of a generation that belongs to an Ed25519 key (protocol.md §3).
+
+    Args:
+        private_key: The key.
+        generation: 0 for the first; each time it is rotated the next (``zipnet rotate tls``).
+    """
     public_key = private_key.public_key()
     raw = public_key.public_bytes_raw()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"zipnet-{raw[:8].hex()}")])
-    serial = int.from_bytes(ids.derive("certificate-serial", raw)[:16], "big") >> 1 | 1
+    later = [generation.to_bytes(4, "big")] if generation else []
+    serial = int.from_bytes(ids.derive("certificate-serial", raw, *later)[:16], "big") >> 1 | 1
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -82,6 +89,18 @@ def node_certificate(private_key: Ed25519PrivateKey) -> NodeCertificate:
         .sign(private_key, None)
     )
     return NodeCertificate(certificate.public_bytes(Encoding.DER), raw, private_key)
+
+
+def registered_certificate(private_key: Ed25519PrivateKey, der: bytes) -> NodeCertificate:
+    """Return the certificate a descriptor names for a key, with the key.
+
+    Raises:
+        VerificationError: When it is another key's.
+    """
+    raw = private_key.public_key().public_bytes_raw()
+    if certificate_public_key(der) != raw:
+        raise VerificationError("the descriptor's certificate carries another key than this node's")
+    return NodeCertificate(der, raw, private_key)
 
 
 def _signing_only() -> x509.KeyUsage:

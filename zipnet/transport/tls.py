@@ -196,6 +196,7 @@ class TlsTransport:
         self._dial = dial
         self._certificate = certificate
         self._registered = dict(registered)
+        self._also: dict[bytes, bytes] = {}
         self._listening: list[ssl.SSLContext] = []
         self._limits = limits
         self.on_handshake_failure = on_handshake_failure or (lambda: None)
@@ -323,17 +324,35 @@ class TlsTransport:
         except VerificationError as error:
             raise TransportError(f"the far side's {error}") from error
         registered = self._registered.get(key)
+        if registered is not None and self._also.get(key) == der:
+            return PeerCertificate(key)
         if registered is None and tls.server_side:
             raise TransportError("the far side's certificate is not registered")
         if registered is not None and registered != der:
             raise TransportError("the far side's certificate differs from the registered one")
         return PeerCertificate(key)
 
-    def register(self, registered: Mapping[bytes, bytes]) -> None:
-        """Take other certificates for the registered ones; standing connections are left alone."""
-        self._registered = dict(registered)
+    def register(
+        self, registered: Mapping[bytes, bytes], also: Mapping[bytes, bytes] | None = None
+    ) -> None:
+        """Take other certificates for the registered ones; standing connections are left alone.
+
+        Args:
+            registered: As for the class.
+            also: What those keys had before, good as well until the next call.
+        """
+        self._registered, self._also = dict(registered), dict(also or {})
         for context in self._listening:  # an anchor too many is refused by rule 2 all the same
-            context.load_verify_locations(cadata=b"".join(set(registered.values())))
+            context.load_verify_locations(cadata=self._anchors())
+
+    def _anchors(self) -> bytes:
+        return b"".join({*self._registered.values(), *self._also.values()})
+
+    def present(self, certificate: NodeCertificate) -> None:
+        """Show another certificate from the next handshake on."""
+        self._certificate = certificate
+        for context in self._listening:
+            load_into(context, certificate)
 
     def _reader(self) -> asyncio.StreamReader:
         # asyncio stops reading from the socket at twice this limit.
@@ -349,9 +368,9 @@ class TlsTransport:
 
     def _client_context(self, expected_key: bytes) -> ssl.SSLContext:
         context = _context(ssl.PROTOCOL_TLS_CLIENT, self._certificate)
-        der = self._registered.get(expected_key)
-        if der is not None:
-            context.load_verify_locations(cadata=der)
+        known = {self._registered.get(expected_key), self._also.get(expected_key)} - {None}
+        if known:
+            context.load_verify_locations(cadata=b"".join(filter(None, known)))
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
@@ -361,7 +380,7 @@ class TlsTransport:
         context = _context(ssl.PROTOCOL_TLS_SERVER, self._certificate)
         context.num_tickets = 0
         if self._registered:
-            context.load_verify_locations(cadata=b"".join(set(self._registered.values())))
+            context.load_verify_locations(cadata=self._anchors())
         # Optional: who shows no certificate is let in as nobody in particular (rule 3).
         context.verify_mode = ssl.CERT_OPTIONAL
         self._listening.append(context)

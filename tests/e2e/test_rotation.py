@@ -1,0 +1,183 @@
+"""Every kind of key is rotated while traffic flows, and no round is lost (rows Z6, H3)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.test_revocation import ISSUER, Guarded
+from tests.e2e.test_succession import hand_to, make_newcomer, start_newcomer
+from tests.harness.network import free_ports, run_zipnet, wait_for
+from zipnet.access.capability import CapabilityRole
+from zipnet.access.minting import issuer_key
+from zipnet.protocol.params import Cadence
+from zipnet.protocol.revocation import RevokedKind, sign_revocation
+from zipnet.protocol.secret import Secret
+from zipnet.sdk import Publisher, load_descriptor
+from zipnet.settings.keycustody import signer
+from zipnet.wire.admin import AdminReply, AdminRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.timeout(300)
+SERVERS = ("s0", "s1", "s2")
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Guarded]:
+    with Secret(bytearray(ISSUER)) as secret:
+        key = "issuer1" + issuer_key(secret).hex()
+    network = Guarded(
+        tmp_path,
+        tree={"root": None, "leaf": "root"},
+        # On a machine that is busy a slow client is not to be taken for a lost round.
+        cadence=Cadence(round_period_ms=300, fold_deadline_ms=10_000, round_deadline_ms=30_000),
+        platform={"server": {"ZIPNET_TOKEN_ISSUERS": key}},
+    )
+    for number in (1, 2):
+        network.mint(f"op{number}", CapabilityRole.ADMIN_WRITE)
+    (tmp_path / "s0.toml").write_bytes(network.descriptor_file.read_bytes())
+    arguments = network.nodes["s0"].arguments
+    arguments[arguments.index("d.toml")] = "s0.toml"
+    try:
+        network.start()
+        yield network
+    finally:
+        network.close()
+
+
+def rotate(network: Guarded, *words: str) -> str:
+    done = run_zipnet("rotate", *words, cwd=network.folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def wait_adopted(network: Guarded, version: int, *names: str) -> None:
+    def adopted(name: str) -> bool:
+        return any(
+            event["version"] == version
+            for event in network.nodes[name].events("descriptor_adopted")
+        )
+
+    wait_for(lambda: all(map(adopted, names)), f"version {version}")
+
+
+def by_old_operator(network: Guarded, at: str) -> AdminReply:
+    with signer(network.folder / "operator.secret", what="operator") as operator:
+        statement = sign_revocation(
+            network.descriptor.group,
+            RevokedKind.PEER,
+            bytes(range(32)),
+            time.time_ns() // 10**6,
+            operator,
+        )
+    request = AdminRequest(verb="revoke", statement=statement, tokens=network.operators())
+    return network.call(at, request)
+
+
+EVERYBODY = ("s0", "s2", "root", "leaf")
+
+
+def rotate_keys(network: Guarded) -> None:
+    """All that leave every server in its seat, each adopted before the next."""
+    ops = ("--token", "op1.token", "--token", "op2.token")
+    # Key agreement.
+    said = rotate(network, "dh", "--socket", "s1.state/admin", *ops)
+    assert "announcing" in said
+    # The operator's key.
+    made = run_zipnet("keygen", "operator", "--out", "new.secret", cwd=network.folder)
+    assert made.returncode == 0, made.stderr
+    rotate(network, "descriptor-key", "d.toml", "--key", "operator.secret", "--new-key",
+           "new.secret", "--out", "d2.toml")  # fmt: skip
+    hand_to(network, "s0", network.folder / "d2.toml")
+    wait_adopted(network, 2, "s1", *EVERYBODY)
+    # The key before may still revoke.
+    assert by_old_operator(network, "s2").ok
+    # A TLS certificate.
+    rotate(network, "tls", "d2.toml", "--node", "s2", "--secret-file", "s2.secret",
+           "--key", "new.secret", "--out", "d3.toml")  # fmt: skip
+    hand_to(network, "s0", network.folder / "d3.toml")
+    wait_adopted(network, 3, "s1", *EVERYBODY)
+    refused = by_old_operator(network, "s2")
+    assert (refused.ok, refused.code) == (False, "bad_revocation")
+
+
+def rotate_identity(network: Guarded) -> None:
+    public = make_newcomer(network)
+    port = free_ports(1)[0]
+    rotate(network, "identity", "d3.toml", "--seat", "s1", "--public", public.name, "--endpoint",
+           f"127.0.0.1:{port}", "--key", "new.secret", "--out", "d4.toml")  # fmt: skip
+    newcomer = start_newcomer(network, descriptor="d4.toml")
+    hand_to(network, "s0", network.folder / "d4.toml")
+    wait_adopted(network, 4, *EVERYBODY)
+    wait_for(lambda: newcomer.events("seat_taken"), "the seat")
+
+
+def rotated(network: Guarded, name: str) -> list[str]:
+    """The kinds of keys a server's audit trail says were rotated."""
+    done = run_zipnet("audit", "export", f"{name}.state/audit.log", cwd=network.folder)
+    assert done.returncode == 0, done.stderr
+    entries = [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+    return [one["fields"]["mode"] for one in entries if one["event"] == "key_rotated"]
+
+
+@pytest.mark.requirement("Z6")
+async def test_every_rotation_runs_under_traffic_without_a_lost_round(network: Guarded) -> None:
+    descriptor = load_descriptor(network.descriptor_file)
+    sent: list[int] = []
+    stop = asyncio.Event()
+
+    async def talk(publisher: Publisher, label: str) -> None:
+        while not stop.is_set():
+            receipt = await publisher.publish(f"{label} {len(sent)}".encode(), timeout=120)
+            sent.append(receipt.round)
+
+    async with AsyncExitStack() as stack:
+        publishers = [
+            await stack.enter_async_context(Publisher(descriptor, transport="tls"))
+            for _ in range(3)
+        ]
+        await publishers[0].publish(b"first", timeout=90)
+        began = len(network.nodes["s0"].events("round_aborted"))
+        async with asyncio.TaskGroup() as group:
+            for number, publisher in enumerate(publishers):
+                group.create_task(talk(publisher, str(number)))
+            await asyncio.to_thread(rotate_keys, network)
+            await publishers[0].publish(b"under the new keys", timeout=90)
+            strict = network.nodes["s0"].events("round_aborted")[began:]
+            await asyncio.to_thread(rotate_identity, network)
+            await publishers[0].publish(b"under the new identity", timeout=90)
+            stop.set()
+        lost = network.nodes["s0"].events("round_aborted")[began:]
+    assert not strict, "not one round was lost to the first three"
+    # While clients register anew a round may find too few of them; none of it stops half-way.
+    assert {gone["reason"] for gone in lost} <= {"no_aggregate", "below_minimum"}
+    print(
+        f"{len(sent)} messages broadcast; {len(lost)} rounds found too few who had registered anew"
+    )
+
+    # What was replaced is over: the server with the old identity has stopped, and starts no more.
+    old = network.nodes["s1"]
+    await asyncio.to_thread(wait_for, lambda: not old.is_running(), "the old identity to stop")
+    assert old.events("server_replaced")
+    old.start()
+    await asyncio.to_thread(wait_for, lambda: not old.is_running(), "it to be refused")
+    assert "another server in this one's place" in old.err.read_text()
+
+    network.close()
+    assert set(rotated(network, "s0")) == {"descriptor_key", "tls", "identity"}
+    assert "dh" in rotated(network, "s1")
+
+
+@pytest.mark.requirement("Z6")
+def test_the_committee_secret_is_refused_in_words(tmp_path: Path) -> None:
+    done = run_zipnet("rotate", "committee-secret", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "new instance" in done.stderr

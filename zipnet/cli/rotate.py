@@ -1,0 +1,195 @@
+"""``zipnet rotate``: one command for each kind of key (rows Z6, H3; decision 0009).
+
+What clients and nodes know from the descriptor is rotated by a version that follows it: the command
+writes it, signed, and the operator puts it where one server finds its descriptor. What only a node
+knows is rotated over the node's admin socket. What is replaced stays good for a while, no longer.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zipnet.cli import output
+from zipnet.cli.app import new_app
+from zipnet.errors import AdmissionError, ConfigError, VerificationError
+from zipnet.node.admin_client import call_admin
+from zipnet.protocol.descriptor import sign_descriptor
+from zipnet.protocol.identity import Identity
+from zipnet.protocol.ids import format_peer_id
+from zipnet.protocol.succession import hand_over, succeed
+from zipnet.settings import read_descriptor
+from zipnet.settings.descriptorfile import NodeDraft, compose_successor
+from zipnet.settings.keycustody import signer
+from zipnet.settings.keyfiles import write_new
+from zipnet.settings.publicfile import read_public_file
+from zipnet.settings.secretfiles import read_secret_file
+from zipnet.settings.tokenfile import read_token_file
+from zipnet.settings.values import parse_endpoint
+from zipnet.transport.certificate import node_certificate
+from zipnet.wire.admin import AdminRequest
+
+if TYPE_CHECKING:
+    from zipnet.protocol.descriptor import TrustedDescriptor
+
+app = new_app("Rotate a key, of any kind, while traffic flows.")
+
+_MAX_GENERATIONS = 1000
+
+_File = Annotated[Path, typer.Argument(help="The version in force, signed.", show_default=False)]
+_Out = Annotated[Path, typer.Option("--out", "-o", help="File to write; must not exist.")]
+_Key = Annotated[Path, typer.Option(help="The operator's key file.", show_default=False)]
+
+
+@app.command("descriptor-key")
+def descriptor_key(
+    file: _File,
+    key: _Key,
+    new_key: Annotated[
+        Path, typer.Option(help="Key file of the operator from now on.", show_default=False)
+    ],
+    out: _Out,
+) -> None:
+    """Hand the instance over to another operator's key.
+
+    The key before may sign revocations until the version after this one, and no more descriptors.
+    """
+    current = read_descriptor(file)
+    with ExitStack() as stack:
+        before = stack.enter_context(signer(key, what="--key", ask_pin=output.ask_pin))
+        after = stack.enter_context(signer(new_key, what="--new-key", ask_pin=output.ask_pin))
+        if before.peer_id == after.peer_id:
+            raise ConfigError("--new-key is the key in force", hint="zipnet keygen operator")
+        text = compose_successor(current.descriptor, operator=after.public)
+        _write(current, hand_over(text, before, after), out)
+    output.data(format_peer_id(after.peer_id))
+
+
+@app.command()
+def identity(
+    file: _File,
+    seat: Annotated[str, typer.Option(help="Name of the server.")],
+    public: Annotated[
+        Path, typer.Option(help="Public file of its new node secret.", show_default=False)
+    ],
+    key: _Key,
+    out: _Out,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of the process with the new secret; as before without."),
+    ] = None,
+) -> None:
+    """Give a server another node secret, and so other identity keys and another TLS key.
+
+    Start a process with the new secret and an empty state folder first; the one before stops by
+    itself. Clients register anew.
+    """
+    current = read_descriptor(file)
+    drafts = [NodeDraft.of(node) for node in current.descriptor.servers]
+    index = _place(drafts, seat, file)
+    new = read_public_file(public, kind="node")
+    draft = replace(drafts[index], public=new, since=current.version + 1)
+    if endpoint is not None:
+        try:
+            draft = replace(draft, endpoint=parse_endpoint(endpoint))
+        except ValueError as error:
+            raise ConfigError(f"--endpoint: {error}") from None
+    drafts[index] = draft
+    _sign(current, compose_successor(current.descriptor, servers=drafts), key, out)
+    output.data(format_peer_id(new.peer_id))
+
+
+@app.command()
+def tls(
+    file: _File,
+    node: Annotated[str, typer.Option(help="Name of the server or aggregator.")],
+    secret_file: Annotated[
+        Path, typer.Option(help="Its node secret; it signs the certificate.", show_default=False)
+    ],
+    key: _Key,
+    out: _Out,
+) -> None:
+    """Give a node another TLS certificate for the same key; the one before holds for one version.
+
+    For another TLS key rotate the identity: the two are one key.
+    """
+    current = read_descriptor(file)
+    servers = [NodeDraft.of(item) for item in current.descriptor.servers]
+    tree = [NodeDraft.of(item.node, item.parent) for item in current.descriptor.aggregators]
+    drafts = servers + tree
+    index = _place(drafts, node, file)
+    public = drafts[index].public
+    secret, _ = read_secret_file(secret_file, what="--secret-file")
+    with secret:
+        owner = Identity.from_secret(secret)
+    if owner.peer_id != public.peer_id:
+        raise ConfigError(f"--secret-file is not the secret of {node!r}")
+    private_key = owner.ed25519_private_key()
+    known = [node_certificate(private_key, at).der for at in range(_MAX_GENERATIONS)]
+    at = known.index(public.certificate) if public.certificate in known else -1
+    if not 0 <= at + 1 < _MAX_GENERATIONS:
+        raise ConfigError(f"{node!r} has had all its certificates", hint="rotate its identity")
+    drafts[index] = replace(drafts[index], public=replace(public, certificate=known[at + 1]))
+    count = len(servers)
+    text = compose_successor(current.descriptor, servers=drafts[:count], aggregators=drafts[count:])
+    _sign(current, text, key, out)
+    output.note(f"{node}: certificate {at + 1} takes the place of certificate {at}")
+
+
+@app.command()
+def dh(
+    socket: Annotated[
+        Path, typer.Option("--socket", help="Admin folder of the server, such as STATE/admin.")
+    ],
+    token: Annotated[
+        list[Path] | None, typer.Option("--token", help="Two operators' capabilities.")
+    ] = None,
+) -> None:
+    """Have a server announce another key-agreement key now, before its epoch is over.
+
+    Registrations under the key before are refused from the moment the new one is announced; those
+    that are committed go on.
+    """
+    shown = [read_token_file(path)[0] for path in token or ()]
+    reply = call_admin(socket, AdminRequest(verb="rotate", option="dh", tokens=shown))
+    if not reply.ok:
+        raise AdmissionError(f"refused ({reply.code}): {reply.text}", code=reply.code)
+    output.table(reply.facts.items())
+
+
+@app.command("committee-secret")
+def committee_secret() -> None:
+    """Say how the committee's secret is rotated: not in a running instance."""
+    raise ConfigError(
+        "the committee secret is not rotated in a running instance: the group id is made of it",
+        hint="found a new instance with a new secret; docs/decisions/0009 says why",
+    )
+
+
+def _place(drafts: list[NodeDraft], name: str, file: Path) -> int:
+    for index, draft in enumerate(drafts):
+        if draft.name == name:
+            return index
+    names = ", ".join(draft.name for draft in drafts)
+    raise ConfigError(f"{file} has no node {name!r}", hint=f"it has {names}")
+
+
+def _sign(current: TrustedDescriptor, text: bytes, key: Path, out: Path) -> None:
+    with signer(key, what="--key", ask_pin=output.ask_pin) as operator:
+        _write(current, sign_descriptor(text, operator), out)
+
+
+def _write(current: TrustedDescriptor, signed: bytes, out: Path) -> None:
+    try:
+        new = succeed(current, signed)
+    except VerificationError as error:
+        raise ConfigError(f"nothing written: {error}") from error
+    write_new(out, signed.decode(), mode=0o644)
+    output.note(
+        f"wrote {out}, version {new.version}: put it where one server finds its descriptor, "
+        "and the log carries it to the others"
+    )
