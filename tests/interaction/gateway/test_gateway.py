@@ -14,7 +14,7 @@ import pytest
 import zipnet
 from tests.harness.http_client import fetch, follow
 from tests.interaction.gateway.conftest import options
-from zipnet.errors import ConfigError
+from zipnet.errors import ConfigError, TransportError
 from zipnet.gateway import Gateway
 from zipnet.gateway.app import ALLOW_PUBLIC_BIND, ALLOW_PUBLISHING_FOR_OTHERS, GatewayOptions
 from zipnet.gateway.history import History
@@ -23,6 +23,7 @@ from zipnet.settings import Endpoint
 
 if TYPE_CHECKING:
     from tests.harness.fake_network import FakeNetwork
+    from zipnet.gateway.views import Round
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - nothing is bound to it
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e$instance"
@@ -109,6 +110,37 @@ class TestReading:
             finally:
                 following.cancel()
                 await asyncio.wait({following})
+
+    @pytest.mark.requirement("A4")
+    async def test_servers_that_do_not_answer_are_left_alone_for_a_while_and_callers_told_so(
+        self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = 0
+        failing = True
+
+        async def page(_start: int, _limit: int) -> list[Round]:
+            nonlocal asked
+            asked += 1
+            if failing:
+                raise TransportError("nobody answers")
+            return []
+
+        monkeypatch.setattr(gateway._history, "page", page)
+        monkeypatch.setattr(gateway._history, "holds", lambda _start: False)
+        url = f"{gateway.url}/v1/rounds?from=0&limit=1"
+        answers = [await fetch(url) for _ in range(7)]
+        assert {answer.status for answer in answers} == {503}
+        told = [answer.json["error"] for answer in answers]
+        assert told[:5] == ["transport"] * 5
+        assert told[5:] == ["breaker_open"] * 2
+        assert answers[6].headers["retry-after"] == "1"
+        assert answers[6].headers["cache-control"] == "no-store"
+        assert asked == 5
+        failing = False
+        async with asyncio.timeout(20):
+            while (await fetch(url)).status != 200:  # noqa: ASYNC110 - asking is the point
+                await asyncio.sleep(0.05)
+        assert (await fetch(url)).status == 200
 
     @pytest.mark.parametrize(
         "query", ["from=x", "limit=0", "limit=257", "from=99999999999999999999", "limit=1e3"]
