@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes.util
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,8 +171,20 @@ HARMLESS = {
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> StrictFiles:
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StrictFiles:
+    # Not the day somebody set this environment up.
+    monkeypatch.setenv("ZIPNET_BUILD_TIME", str(int(time.time())))
     return StrictFiles(tmp_path)
+
+
+@pytest.mark.requirement("Z18")
+def test_an_old_build_is_not_started(
+    files: StrictFiles, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZIPNET_BUILD_TIME", str(int(time.time()) - 46 * 86_400))
+    code, lines = check(files, files.template("aggregator"), capsys)
+    assert code == 2
+    assert [line["key"] for line in lines if line["state"] == "violated"] == ["allow_old_build"]
 
 
 def check(
