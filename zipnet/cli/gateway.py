@@ -107,6 +107,7 @@ def gateway(
         start=from_sequence,
         servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],
         capability=settings.capability,
+        bounds=settings.bounds,
     )
     restrict_egress(upstreams(settings))
     asyncio.run(_serve(settings, options, Notes(quiet=quiet)))

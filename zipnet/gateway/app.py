@@ -21,6 +21,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
+from zipnet.access.bounds import DEFAULT_BOUNDS, WallBounds
 from zipnet.access.policy import Service
 from zipnet.access.refusal import refusal
 from zipnet.errors import AdmissionError, ConfigError, TransportError, ZipnetError
@@ -67,7 +68,7 @@ _UPSTREAM = "upstream"
 _MAX_LIMIT = 256
 _DEFAULT_LIMIT = 64
 _MAX_FOLLOWERS = 128
-_MAX_CONNECTIONS = 512
+_MAX_CONNECTIONS = 640  # above the wall's own bound, whose refusal has a reason
 _RECENT = 64
 _SHOWN = 40
 _MESSAGES_SHOWN = 100
@@ -96,6 +97,7 @@ class GatewayOptions:
         start: First record it follows; older ones are fetched when asked for.
         servers_at: Host and port of each committee server, where the descriptor's do not apply.
         capability: Token shown to the nodes, where they ask for one.
+        bounds: How much callers may have.
     """
 
     listen: Endpoint = field(default_factory=lambda: Endpoint("127.0.0.1", 8640))
@@ -108,6 +110,7 @@ class GatewayOptions:
     start: int = 0
     servers_at: Sequence[tuple[str, int]] | None = None
     capability: bytes | None = field(default=None, repr=False)
+    bounds: WallBounds = DEFAULT_BOUNDS
 
     def require_allowed(self) -> None:
         """Refuse what needs an explicit switch.
@@ -182,6 +185,7 @@ class Gateway:
                 self._application(),
                 setting="listen",
                 max_connections=_MAX_CONNECTIONS,
+                first_bytes_s=options.bounds.first_bytes_s,
             )
             self._stack.push_async_callback(self._http.close)
         except BaseException:
@@ -258,7 +262,7 @@ class Gateway:
         }
         if self._publishing is not None:
             routes["POST /v1/publish"] = self._publish
-        wall = Wall(Service.GATEWAY, WallParts(self._metrics))
+        wall = Wall(Service.GATEWAY, WallParts(self._metrics, bounds=self._options.bounds))
         guarded = {route: self._guarded(handler) for route, handler in routes.items()}
         return walled_application(wall, guarded, headers=_HEADERS)
 

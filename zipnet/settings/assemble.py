@@ -225,11 +225,12 @@ class Assembly(Generic[_Input]):
             "access": self._access(given),
             "admin_uids": self.pick("admin_uids", given.admin_uids, ()),
             "trace_file": self.pick("trace_file", given.trace_file, None),
-            "bounds": self._bounds(given),
+            "bounds": self.bounds(given.limits),
         }
 
-    def _bounds(self, given: NodeInput) -> WallBounds:
-        limits = given.limits or {}
+    def bounds(self, given: Mapping[str, float] | None) -> WallBounds:
+        """Return what callers may have: the defaults, with these changes."""
+        limits = given or {}
         shown = ", ".join(f"{name}={value:g}" for name, value in limits.items())
         self.pick("limits", shown or None, "none")
         return bounds_of(limits)

@@ -209,6 +209,7 @@ def load_gateway(
         proxy=assembly.pick("proxy", given.proxy, None),
         public=given.allow_public_gateway,
         publish_for_others=given.allow_publishing_for_others,
+        bounds=assembly.bounds(given.limits),
         capability=assembly.capability(given.token),
         capability_file=given.token,
         warnings=assembly.warnings,

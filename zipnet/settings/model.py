@@ -105,6 +105,8 @@ def fix_of(field: FieldInfo) -> str:
 
 _Path = Annotated[Path, BeforeValidator(_file)]
 _Duration = Annotated[int, BeforeValidator(parse_duration_ms)]
+_Limits = Annotated[Mapping[str, float], NoDecode, BeforeValidator(parse_limits)]
+_BOUNDS = "Bounds of what a caller may have (docs/wall.md), where the defaults do not fit."
 _Endpoint = Annotated[Endpoint, NoDecode, BeforeValidator(parse_endpoint)]
 _SHOWN = "File of the capability token shown after each handshake; needed where nodes ask for one."
 _SHOWN_FIX = "write the file `zipnet token mint` or `zipnet token attenuate` wrote"
@@ -256,10 +258,7 @@ class NodeInput(CommonInput):
         "File that traces go to, as OTLP in JSON lines; none are made when unset.",
         "write a file the node's user may write",
     )
-    limits: Annotated[Mapping[str, float], NoDecode, BeforeValidator(parse_limits)] | None = _field(
-        "Bounds of what a caller may have (docs/wall.md), where the defaults do not fit.",
-        LIMITS_FIX,
-    )
+    limits: _Limits | None = _field(_BOUNDS, LIMITS_FIX)
     round_period: _Duration | None = _field(
         "Time from one round's opening to the next; the descriptor's when unset.", _DURATION_FIX
     )
@@ -335,6 +334,7 @@ class GatewayInput(CommonInput):
         "Proxy towards the nodes, with TRANSPORT tls; none when unset.",
         "write socks5://host:port, such as socks5://127.0.0.1:9050 for Tor",
     )
+    limits: _Limits | None = _field(_BOUNDS, LIMITS_FIX)
     allow_public_gateway: str | None = _allow("allow_public_gateway")
     allow_publishing_for_others: str | None = _allow("allow_publishing_for_others")
 

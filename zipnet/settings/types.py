@@ -206,6 +206,7 @@ class GatewaySettings(CommonSettings):
         publish_for_others: What was given as ``allow_publishing_for_others``.
         capability: What it shows after each handshake; None shows nothing.
         capability_file: Where that was read.
+        bounds: What callers may have.
     """
 
     gateway: Endpoint
@@ -215,6 +216,7 @@ class GatewaySettings(CommonSettings):
     publish_for_others: str | None
     capability: bytes | None = field(default=None, repr=False)
     capability_file: Path | None = None
+    bounds: WallBounds = DEFAULT_BOUNDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

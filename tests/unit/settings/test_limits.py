@@ -9,7 +9,7 @@ import pytest
 from tests.harness.network import LiveNetwork
 from zipnet.access.bounds import DEFAULT_BOUNDS, WallBounds
 from zipnet.errors import ConfigError
-from zipnet.settings import load_server
+from zipnet.settings import load_gateway, load_server
 from zipnet.settings.limits import bounds_of, parse_limits
 
 
@@ -62,5 +62,9 @@ def test_a_node_takes_its_bounds_from_its_settings_and_refuses_impossible_ones(
         (item.name, item.value) for item in settings.effective
     ]
     assert load_server(flags, {}).bounds == DEFAULT_BOUNDS
+    gateway = load_gateway(
+        {"descriptor": network.descriptor_file}, {"ZIPNET_LIMITS": "requests_per_s=20"}
+    )
+    assert gateway.bounds == replace(DEFAULT_BOUNDS, requests_per_s=20.0)
     with pytest.raises(ConfigError, match=r"LIMITS.*body_bytes"):
         load_server(flags, {"ZIPNET_LIMITS": "body_bytes=100"})
