@@ -149,3 +149,19 @@ def test_a_node_that_does_not_fit_is_refused_in_one_line(workshop: Workshop, cas
     _fails(done, expected)
     secret = (workshop.folder / "s0.key").read_text().strip().rpartition(":")[2]
     assert secret not in done.everything
+
+
+@pytest.mark.requirement("Z25")
+def test_entities_are_said_shown_and_corrected(workshop: Workshop) -> None:
+    made = workshop.create("--entity", "s0=Acme Foundation, Geneva", "--entity", "leaf=Leaf Oy")
+    assert made.code == 0, made.err
+    assert workshop.run("sign", "d.toml", "--key", "op").code == 0
+    shown = workshop.run("show", "d.toml").out
+    assert "Acme Foundation, Geneva" in shown
+    assert "Leaf Oy" in shown
+    next_one = ("renew", "d.toml", "--entity", "s0=Acme Foundation, Bern", "--out", "d2.toml")
+    assert workshop.run(*next_one).code == 0
+    later = json.loads(workshop.run("show", "d2.toml", "--json").out)
+    entities = [node.get("entity") for node in (*later["servers"], *later["aggregators"])]
+    assert entities == ["Acme Foundation, Bern", None, None, None, "Leaf Oy"]
+    _fails(workshop.run(*next_one[:2], "--entity", "s9=x", "--out", "d3.toml"), "s9")

@@ -11,6 +11,7 @@ import typer
 
 from zipnet.cli import output, versions
 from zipnet.cli.app import new_app
+from zipnet.cli.lines import printable
 from zipnet.errors import ConfigError
 from zipnet.protocol.attestation import AttestationMode, AttestationTerms, Gate
 from zipnet.protocol.descriptor import (
@@ -25,7 +26,12 @@ from zipnet.protocol.params import Cadence, RoundParams
 from zipnet.settings import read_descriptor
 from zipnet.settings.attestationfile import draft_attestation
 from zipnet.settings.bounded import read_bounded
-from zipnet.settings.descriptorfile import NodeDraft, compose_descriptor, parse_node_draft
+from zipnet.settings.descriptorfile import (
+    NodeDraft,
+    compose_descriptor,
+    parse_node_draft,
+    with_entities,
+)
 from zipnet.settings.keycustody import signer
 from zipnet.settings.keyfiles import write_new, write_over
 from zipnet.settings.publicfile import read_public_file
@@ -57,6 +63,9 @@ def create(
         list[str], typer.Option(help="NAME=HOST:PORT=PUBFILE[,parent=NAME]; without parent a root.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write; must not exist.")],
+    entity: Annotated[
+        list[str] | None, typer.Option(help="NAME=TEXT: who answers for a node before the law.")
+    ] = None,
     universe: Annotated[str, typer.Option(help="Universe of the instance.")] = DEFAULT_UNIVERSE,
     descriptor_version: Annotated[
         int, typer.Option(help="Number of this edition; clients prefer higher ones.")
@@ -102,6 +111,8 @@ def create(
 ) -> None:
     """Write an unsigned descriptor; `zipnet descriptor sign` makes it usable."""
     now = datetime.now(UTC).replace(microsecond=0)
+    drafts = [*_drafts("--server", server), *_drafts("--aggregator", aggregator)]
+    nodes = with_entities(drafts, entity or ())
     secret, _ = read_secret_file(committee_secret_file, what="--committee-secret-file")
     with secret:
         composed = compose_descriptor(
@@ -125,8 +136,8 @@ def create(
                 fold_deadline_ms=_duration_ms("--fold-deadline", fold_deadline),
                 round_deadline_ms=_duration_ms("--round-deadline", round_deadline),
             ),
-            servers=_drafts("--server", server),
-            aggregators=_drafts("--aggregator", aggregator),
+            servers=nodes[: len(server)],
+            aggregators=nodes[len(server) :],
             attestation=draft_attestation(
                 tdx,
                 root=tdx_root,
@@ -176,7 +187,10 @@ def show(file: _File, as_json: _Json = False) -> None:
     nodes += [("aggregator", entry.node, entry.parent) for entry in descriptor.aggregators]
     output.table((key, _words(value)) for key, value in facts.items() if key not in _NODE_LISTS)
     output.table(
-        (kind, node.name, f"{node.host}:{node.port}", format_peer_id(node.peer_id), _parent(parent))
+        (
+            *(kind, node.name, f"{node.host}:{node.port}", format_peer_id(node.peer_id)),
+            *(_parent(parent), printable(node.entity)),
+        )
         for kind, node, parent in nodes
     )
     output.note("shown as written: zipnet descriptor verify says whether it can be trusted")
@@ -300,4 +314,6 @@ def _attestation_facts(terms: AttestationTerms) -> dict[str, object]:
 
 def _node_facts(node: NodeEntry) -> dict[str, object]:
     peer = format_peer_id(node.peer_id)
-    return {"name": node.name, "host": node.host, "port": node.port, "peer_id": peer}
+    facts: dict[str, object] = {"name": node.name, "host": node.host, "port": node.port}
+    facts["peer_id"] = peer
+    return facts | ({"entity": node.entity} if node.entity else {})

@@ -17,7 +17,12 @@ from zipnet.cli import output
 from zipnet.errors import ConfigError
 from zipnet.protocol.descriptor import MAX_DESCRIPTOR_BYTES, parse_descriptor
 from zipnet.settings.bounded import read_bounded
-from zipnet.settings.descriptorfile import NodeDraft, compose_successor, parse_node_draft
+from zipnet.settings.descriptorfile import (
+    NodeDraft,
+    compose_successor,
+    parse_node_draft,
+    with_entities,
+)
 from zipnet.settings.keyfiles import write_new
 from zipnet.settings.values import parse_endpoint
 
@@ -27,6 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["renew", "replace"]
 
 _Old = Annotated[Path, typer.Argument(help="The version in force, signed.", show_default=False)]
+_Entity = Annotated[
+    list[str] | None, typer.Option(help="NAME=TEXT: who answers for a node before the law.")
+]
 _Out = Annotated[Path, typer.Option("--out", "-o", help="File to write; must not exist.")]
 
 
@@ -38,6 +46,7 @@ def replace(
         typer.Option(help="NAME=HOST:PORT=PUBFILE[,fault-domain=WORD] of the one that comes."),
     ],
     out: _Out,
+    entity: _Entity = None,
     days: Annotated[
         int | None, typer.Option(help="Days of validity from now; as it was without.", min=1)
     ] = None,
@@ -57,12 +66,14 @@ def replace(
             hint="give the server that comes a node secret of its own: zipnet keygen node",
         )
     drafts[places[0]] = changed(newcomer, since=old.version + 1)
+    drafts = with_entities(drafts, entity or ())
     _write(compose_successor(old, servers=drafts, not_after=_end(days)), out)
 
 
 def renew(
     file: _Old,
     out: _Out,
+    entity: _Entity = None,
     days: Annotated[
         int | None, typer.Option(help="Days of validity from now; as it was without.", min=1)
     ] = None,
@@ -74,7 +85,7 @@ def renew(
         typer.Option(help="NAME=HOST:PORT=PUBFILE[,parent=NAME]; these and no others from now on."),
     ] = None,
 ) -> None:
-    """Write the version with another validity, other addresses or other aggregators."""
+    """Write the version with another validity, other addresses, entities or aggregators."""
     old = _read(file)
     moves = dict(_move(text) for text in endpoint or ())
     servers = [_moved(NodeDraft.of(node), moves) for node in old.servers]
@@ -87,6 +98,8 @@ def renew(
     unknown = sorted(moves)
     if unknown:
         raise ConfigError(f"--endpoint: {file} has no node {unknown[0]!r}")
+    nodes = with_entities([*servers, *tree], entity or ())
+    servers, tree = nodes[: len(servers)], nodes[len(servers) :]
     text = compose_successor(old, servers=servers, aggregators=tree, not_after=_end(days))
     _write(text, out)
 

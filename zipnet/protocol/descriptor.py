@@ -22,6 +22,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -72,6 +73,7 @@ _SIGNATURE_USE = "descriptor"
 _MIN_SERVERS, _MAX_SERVERS = 3, 7
 _MAX_AGGREGATORS = 256
 _MAX_PORT = 65_535
+_MAX_ENTITY = 128
 _FAULT_DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 
 
@@ -82,6 +84,7 @@ class _Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     certificate: str
     parent: str = ""
     fault_domain: str = ""
+    entity: str = ""
     since: int = 0
 
 
@@ -129,6 +132,8 @@ class NodeEntry:
         certificate: DER of its self-signed TLS certificate.
         fault_domain: What the node fails or is seized together with, in its operator's words
             (row Z8); empty where it is not said.
+        entity: Who answers for the node before the law, by name (row Z25); empty where it is not
+            said. The operator vouches for it with the descriptor's signature.
         since: Version of the descriptor that brought this server; 0 for a founding one.
     """
 
@@ -138,6 +143,7 @@ class NodeEntry:
     identity: PublicIdentity
     certificate: bytes = field(repr=False)
     fault_domain: str = ""
+    entity: str = ""
     since: int = 0
 
     @property
@@ -408,6 +414,11 @@ def _node(node: _Node) -> NodeEntry:
         raise ConfigError(
             f"descriptor: fault domain of {node.name!r} is not one word of up to 64 characters"
         )
+    entity = node.entity
+    if len(entity) > _MAX_ENTITY or entity != entity.strip() or not _plain(entity):
+        raise ConfigError(
+            f"descriptor: entity of {node.name!r} is not plain text of {_MAX_ENTITY} characters"
+        )
     return NodeEntry(
         name=node.name,
         host=host.removeprefix("[").removesuffix("]"),
@@ -415,8 +426,14 @@ def _node(node: _Node) -> NodeEntry:
         identity=_identity(node.identity, f"identity of {node.name!r}"),
         certificate=_unbase64(node.certificate, f"certificate of {node.name!r}"),
         fault_domain=node.fault_domain,
+        entity=node.entity,
         since=node.since,
     )
+
+
+def _plain(text: str) -> bool:
+    """Whether a text shows what it says: no control, formatting or separator characters."""
+    return all(c == " " or unicodedata.category(c)[0] not in "CZ" for c in text)
 
 
 def _check_committee(servers: tuple[NodeEntry, ...], max_absent: int) -> None:

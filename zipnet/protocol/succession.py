@@ -9,9 +9,9 @@ Rules:
 1. The number grows by one, and the name, the universe and all the group id is made of stay.
 2. One server's identity changes at most; its seat then says ``since`` which version, and nobody
    else's does. Majorities of the committees before and after always meet (decision 0007).
-3. What may change besides: endpoints, certificates, fault domains, the validity, the aggregators,
-   and the operator's key. Nothing else: how many servers there are and may be absent, their names,
-   the cadence.
+3. What may change besides: endpoints, certificates, fault domains, entities, the validity, the
+   aggregators, and the operator's key. Nothing else: how many servers there are and may be absent,
+   their names, the cadence.
 4. A version with another operator's key carries, as the last line it signs, a *handover*: the
    signature of the key before it over everything above that line. The key before it may sign
    revocations until the version after that.

@@ -6,7 +6,7 @@ The schema belongs to :mod:`zipnet.protocol.descriptor`, which parses what is co
 from __future__ import annotations
 
 import base64
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     from zipnet.protocol.params import Cadence, RoundParams
     from zipnet.protocol.secret import Secret
 
-__all__ = ["NodeDraft", "compose_descriptor", "compose_successor", "parse_node_draft"]
+__all__ = [
+    "NodeDraft",
+    "compose_descriptor",
+    "compose_successor",
+    "parse_node_draft",
+    "with_entities",
+]
 
 _PARENT = "parent"
 _FAULT_DOMAIN = "fault-domain"
@@ -39,7 +45,8 @@ _FAULT_DOMAIN = "fault-domain"
 class NodeDraft:
     """A node on its way into a descriptor; ``parent`` is an aggregator's name or None.
 
-    ``fault_domain`` is what it fails together with, such as a data centre; empty says nothing.
+    ``fault_domain`` is what it fails together with, such as a data centre, ``entity`` who answers
+    for it before the law; empty says nothing.
     """
 
     name: str
@@ -48,13 +55,15 @@ class NodeDraft:
     parent: str | None = None
     fault_domain: str = ""
     since: int = 0
+    entity: str = ""
 
     @staticmethod
     def of(node: NodeEntry, parent: str | None = None) -> NodeDraft:
         """Return a node of a descriptor as it stands there."""
         public = PublicFile("node", node.identity, node.certificate)
         endpoint = Endpoint(node.host, node.port)
-        return NodeDraft(node.name, endpoint, public, parent, node.fault_domain, node.since)
+        said = (node.fault_domain, node.since, node.entity)
+        return NodeDraft(node.name, endpoint, public, parent, *said)
 
 
 def parse_node_draft(text: str, *, what: str, with_parent: bool) -> NodeDraft:
@@ -80,6 +89,24 @@ def parse_node_draft(text: str, *, what: str, with_parent: bool) -> NodeDraft:
         raise ConfigError(f"{what} {name[:64]!r}: {error}", hint=f"write {form}") from None
     public = read_public_file(Path(file), kind="node")
     return NodeDraft(name, endpoint, public, more.get(_PARENT), more.get(_FAULT_DOMAIN, ""))
+
+
+def with_entities(drafts: Sequence[NodeDraft], entities: Sequence[str]) -> list[NodeDraft]:
+    """Return nodes with the legal entities that ``NAME=TEXT`` gives them.
+
+    Raises:
+        ConfigError: When one has another shape, or names no node of these.
+    """
+    given: dict[str, str] = {}
+    for text in entities:
+        name, equals, entity = text.partition("=")
+        if not equals or not entity:
+            raise ConfigError(f"--entity {name[:64]!r} is not complete", hint="write NAME=TEXT")
+        given[name] = entity
+    unknown = sorted(given.keys() - {draft.name for draft in drafts})
+    if unknown:
+        raise ConfigError(f"--entity: there is no node {unknown[0]!r}")
+    return [replace(d, entity=given.get(d.name, d.entity)) for d in drafts]
 
 
 def _split_words(file: str, names: Sequence[str]) -> tuple[str, dict[str, str]]:
@@ -227,6 +254,8 @@ def _node(kind: str, draft: NodeDraft) -> list[str]:
         lines.append(f"parent = {_quoted(draft.parent)}")
     if draft.fault_domain:
         lines.append(f"fault_domain = {_quoted(draft.fault_domain)}")
+    if draft.entity:
+        lines.append(f"entity = {_quoted(draft.entity)}")
     if draft.since:
         lines.append(f"since = {draft.since}")
     return lines

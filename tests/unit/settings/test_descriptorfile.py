@@ -9,7 +9,7 @@ import pytest
 from tests.harness.instance_files import InstanceFiles
 from zipnet.errors import ConfigError
 from zipnet.protocol.descriptor import parse_descriptor
-from zipnet.settings.descriptorfile import parse_node_draft
+from zipnet.settings.descriptorfile import parse_node_draft, with_entities
 from zipnet.settings.publicfile import PublicFile, format_public_file
 from zipnet.transport.certificate import node_certificate
 
@@ -53,3 +53,27 @@ def test_a_descriptor_takes_a_fault_domain_of_one_word_only(tmp_path: Path) -> N
     for word in ("two words", "x" * 65, "-x"):
         with pytest.raises(ConfigError, match="fault domain"):
             parse_descriptor(said.replace('"north"', f'"{word}"').encode())
+
+
+@pytest.mark.requirement("Z25")
+def test_each_node_may_name_the_entity_that_answers_for_it(public: Path) -> None:
+    drafts = [
+        parse_node_draft(f"{name}=127.0.0.1:1={public}", what="--server", with_parent=False)
+        for name in ("s0", "s1")
+    ]
+    named = with_entities(drafts, ["s1=Acme = Söhne, Inc."])
+    assert [draft.entity for draft in named] == ["", "Acme = Söhne, Inc."]
+    for wrong in ("s1", "s1=", "s2=nobody"):
+        with pytest.raises(ConfigError, match="--entity"):
+            with_entities(drafts, [wrong])
+
+
+@pytest.mark.requirement("Z25")
+def test_a_descriptor_takes_an_entity_that_shows_what_it_says(tmp_path: Path) -> None:
+    text = InstanceFiles(tmp_path).compose().decode()
+    said = text.replace('name = "s1"', 'name = "s1"\nentity = "Acme, Inc."')
+    entities = [node.entity for node in parse_descriptor(said.encode()).servers]
+    assert entities == ["", "Acme, Inc.", ""]
+    for wrong in ("x" * 129, " padded", "two\\nlines", "left\\u202eright", "zero\\u200bwidth"):
+        with pytest.raises(ConfigError, match="entity"):
+            parse_descriptor(said.replace('"Acme, Inc."', f'"{wrong}"').encode())
