@@ -124,6 +124,7 @@ WEAK: dict[str, Weak] = {
     "fold_deadline": Weak('fold_deadline = "200ms"'),
     "round_deadline": Weak('round_deadline = "2500ms"'),
     "limits: more of something": Weak('limits = "requests_per_s=100000"'),
+    "limits: of a gateway": Weak('limits = "sessions=1000000"', "gateway"),
     "limits: slower than slow": Weak('limits = "min_bytes_per_s=1"'),
     "state": Weak(spoil=_folder("state", 0o750)),
     "min_participants": Weak("min_participants = 3"),

@@ -90,12 +90,6 @@ def gateway(
         "allow_publishing_for_others": publish_for_others,
     }
     settings = load_gateway(flags, os.environ, config)
-    for warning in settings.warnings:
-        output.note(f"warning: {warning}")
-    if settings.is_production:
-        require_posture(
-            examine(Subject(settings, probe_host(settings), starting=True), "production")
-        )
     options = GatewayOptions(
         listen=settings.gateway,
         transport=settings.transport,
@@ -109,6 +103,13 @@ def gateway(
         capability=settings.capability,
         bounds=settings.bounds,
     )
+    options.require_allowed()
+    if settings.is_production:
+        require_posture(
+            examine(Subject(settings, probe_host(settings), starting=True), "production")
+        )
+    for warning in settings.warnings:
+        output.note(f"warning: {warning}")
     restrict_egress(upstreams(settings))
     asyncio.run(_serve(settings, options, Notes(quiet=quiet)))
 

@@ -170,7 +170,7 @@ def _cadence(subject: Subject) -> tuple[Problem, ...] | None:
 
 def _bounds(subject: Subject) -> tuple[Problem, ...] | None:
     settings = subject.settings
-    if not isinstance(settings, NodeSettings):
+    if not isinstance(settings, NodeSettings | GatewaySettings):
         return None
     loose = [field.name for field in fields(WallBounds) if _is_loose(settings.bounds, field.name)]
     text = f"{', '.join(loose)}: more than {_LOOSE} times what the default lets a caller have"
