@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import resource
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -39,7 +41,6 @@ from zipnet.wire.handshake import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 def _metrics() -> NodeMetrics:
@@ -409,3 +410,15 @@ def test_starts_are_counted_and_a_file_that_is_none_is_no_reason_not_to_start(
     (tmp_path / "starts").write_text("rubbish")
     assert [count_start(tmp_path) for _ in range(2)] == [0, 1]
     assert count_start(tmp_path / "missing") == 0
+
+
+def test_the_operators_page_names_every_dependency_and_reason() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "health.md").read_text(encoding="utf-8")
+    folder = Path(probe_disk.__file__).parent
+    modules = [*folder.glob("probe*.py"), folder / "clock_watch.py", folder / "attestation.py"]
+    source = "".join(module.read_text(encoding="utf-8") for module in modules)
+    names = set(re.findall(r'^    name = "(\w+)"', source, re.MULTILINE))
+    reasons = set(re.findall(r'(?:failed|degraded)\("(\w+)"\)', source))
+    assert len(names) >= 8
+    assert len(reasons) >= 15
+    assert [word for word in sorted(names | reasons) if f"`{word}`" not in page] == []
