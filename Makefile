@@ -74,7 +74,7 @@ conformance: $(VENV)/.dev ## Hold the consensus engine to its promises under SEE
 .PHONY: faults
 faults: $(VENV)/.dev ## Fail disks, servers and aggregators of real networks one after the other: some minutes
 	@ZIPNET_LONG_FAULTS=1 $(PY) -m pytest -q -rA -p no:randomly tests/e2e/test_safe_mode.py tests/e2e/test_amnesia.py \
-	  tests/e2e/test_absent_server.py tests/e2e/test_failover.py
+	  tests/e2e/test_absent_server.py tests/e2e/test_failover.py tests/e2e/test_succession_faults.py
 
 # First seed, how many from there on, and how long each.
 SEED ?= 0

@@ -7,7 +7,9 @@ Rules:
    the journal is the version the committee's log began under; a restarted server begins its replay
    there, whatever file it is given by then.
 3. Who dials, admits or verifies by a descriptor is told of each new one, in the order of asking.
-4. Where a server was to be dialled elsewhere than the descriptor says, it still is, as long as the
+4. A server that missed an adoption may not know who leads by now. What another server goes by it
+   goes by as well, to dial and to admit; it keeps it only when its own log says so.
+5. Where a server was to be dialled elsewhere than the descriptor says, it still is, as long as the
    descriptor says the same of it.
 5. Whom a version names may be connected to from the moment it is gone by.
 """
@@ -108,6 +110,7 @@ class LiveDescriptor:
         self.current = current
         self.endpoints = tuple(endpoints)
         self._journal = journal
+        self._kept = len(current.earlier) + 1
         self._told: list[Callable[[TrustedDescriptor], None]] = []
         allow_egress(endpoints_of(current.descriptor))
 
@@ -115,25 +118,38 @@ class LiveDescriptor:
         """Have a part told of each new version."""
         self._told.append(callback)
 
-    async def use(self, new: TrustedDescriptor) -> bool:
+    async def use(self, new: TrustedDescriptor, *, heard: bool = False) -> bool:
         """Go by a version from now on; False where nothing is new (a replay of the log).
+
+        Args:
+            new: The version, with those before it.
+            heard: Whether another server said so, and not the log (rule 4).
 
         Raises:
             SafeMode: When it could not be made durable.
         """
         known = self.current
-        if (new.version, len(new.earlier)) <= (known.version, len(known.earlier)):
+        if not heard:
+            await self._keep(new)
+        newer = (new.version, len(new.earlier)) > (known.version, len(known.earlier))
+        # Of two that follow one version the log takes one, whatever was heard.
+        other = new.version == known.version and new.descriptor.digest != known.descriptor.digest
+        if not newer and (heard or not other):
             return False
-        if self._journal is not None:
-            files = [item.descriptor.file for item in (*new.earlier, new)]
-            for file in files[len(known.earlier) + 1 :]:
-                await asyncio.to_thread(self._journal.append, file)
         self.endpoints = moved_endpoints(self.endpoints, self.current, new)
         self.current = new
         allow_egress(endpoints_of(new.descriptor))
         for callback in self._told:
             callback(new)
         return True
+
+    async def _keep(self, new: TrustedDescriptor) -> None:
+        files = [item.descriptor.file for item in (*new.earlier, new)][self._kept :]
+        self._kept += len(files)
+        if self._journal is None:
+            return
+        for file in files:
+            await asyncio.to_thread(self._journal.append, file)
 
     def file(self, version: int) -> bytes | None:
         """Return the file of a version, None where it is not known here; 0 is the newest."""

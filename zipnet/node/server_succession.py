@@ -9,7 +9,9 @@ Rules:
    the versions before its own, since the log may begin under those.
 2. The descriptor's file is read again when it changes. What may not follow is said in the log once,
    and passed over.
-3. A version without this server in it ends it: it proposes and signs nothing more, and stops.
+3. While it has no leader it asks the others what they go by: it may have missed an adoption, and
+   not know who leads by now.
+4. A version without this server in it ends it: it proposes and signs nothing more, and stops.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from zipnet.storage.journal import FileJournal
 from zipnet.transport.certificate import registered_certificate
 from zipnet.transport.egress import allow_egress
 from zipnet.transport.session import Role
-from zipnet.transport.versions import ask_earlier
+from zipnet.transport.versions import ask_earlier, fetch_later
 from zipnet.wire.frames import CloseCode
 
 if TYPE_CHECKING:
@@ -218,6 +220,7 @@ class ServerSuccession:
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch_file())
+            group.create_task(self._listen())
             await self._left.wait()
             await halt()
             stop.set()
@@ -269,6 +272,22 @@ class ServerSuccession:
                 or (before.identity, before.certificate) != (after.identity, after.certificate)
             ):
                 parts.mesh.replace(seat, self._link_to(seat))
+
+    async def _listen(self) -> None:
+        """Rule 3: ask whoever is here, as long as the log tells nothing."""
+        consensus, mesh, live = self._parts.consensus, self._parts.mesh, self._parts.live
+        while True:
+            await asyncio.sleep(_ASK_AGAIN_S)
+            if consensus.leader() is not None and consensus.caught_up():
+                continue
+            for server in sorted(mesh.connected()):
+                try:
+                    heard = await fetch_later(mesh.links[ServerIndex(server)], live.current)
+                except ZipnetError as error:
+                    _log.debug("versions_not_fetched", server=server, error=str(error))
+                    continue
+                if await live.use(heard, heard=True):
+                    break
 
     # -- the operator's file -------------------------------------------------------------------
 

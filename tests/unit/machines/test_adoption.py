@@ -227,3 +227,24 @@ def test_machines_offer_what_they_are_given_adopt_it_and_open_no_round_before(
         assert retired, "clients have no ciphertext for the newcomer"
     finally:
         cluster.close()
+
+
+def test_a_server_that_is_sent_a_snapshot_goes_by_the_version_in_it(tmp_path: Path) -> None:
+    cluster = ServerCluster(tmp_path)
+    try:
+        cluster.register("a")
+        version = successor_of(cluster.descriptor, 1, NEWCOMER, cluster.committee.operator)
+        cluster.kill(2)
+        cluster.post(cluster.servers[0], DescriptorGiven(version))
+        for _ in range(6):
+            cluster.settle(1.1)
+        assert {int(index) for index, _ in cluster.adopted} == {0, 1}
+        cluster.start(2)
+        cluster.restore(2)
+        cluster.settle(0.1)
+        assert (ServerIndex(2), version) in cluster.adopted
+        machine = cluster.servers[2].machine
+        assert machine is not None
+        assert machine.state.descriptor == version
+    finally:
+        cluster.close()
