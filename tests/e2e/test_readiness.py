@@ -80,6 +80,7 @@ class Troubles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "troubles"
         self.folder.mkdir()
+        self.flipped: int | None = None
         self.network = LiveNetwork(folder)
         self.small, self.troubled, self.other = self.network.server_nodes
         self.small.program = ("tests.harness.small_disk", "s0.state", str(DISK_BYTES))
@@ -102,6 +103,29 @@ class Troubles:
 
     def set(self, name: str, content: str = "") -> None:
         (self.folder / name).write_text(content)
+
+    def make_records(self) -> None:
+        """Let clients come, wait for records, and let them go: nothing is sealed without them."""
+        words = ("publish", "--descriptor", "d.toml", "--cover", "--quiet")
+        covers = [self.network.spawn(f"cover-{index}", *words) for index in range(3)]
+        wait_for(lambda: self.other.metric("zipnet_record_sequence") >= 1, "records")
+        for cover in covers:
+            cover.stop()
+        said = [node.metric("zipnet_record_sequence") for node in self.network.server_nodes]
+        wait_for(
+            lambda: self.other.metric("zipnet_record_sequence") >= max(said), "the last record"
+        )
+
+    def flip_record(self) -> None:
+        """Flip a bit in the newest record on the disk of s2; done again, the same bit."""
+        segment = max((self.network.folder / "s2.state" / "records").glob("records-*.log"))
+        with segment.open("r+b") as file:
+            if self.flipped is None:
+                self.flipped = file.seek(-100, os.SEEK_END)
+            file.seek(self.flipped)
+            byte = file.read(1)
+            file.seek(self.flipped)
+            file.write(bytes([byte[0] ^ 1]))
 
     def mend(self) -> None:
         for file in self.folder.iterdir():
@@ -153,6 +177,14 @@ def test_each_dependency_that_breaks_is_named_and_so_is_its_return(tmp_path: Pat
             await_status(node, 200)
         wait_for(lambda: not ready_of(made.troubled).degraded, "nothing to be degraded either")
         print(f"ready again: {time.monotonic() - began:.1f} s")
+
+        made.make_records()
+        made.flip_record()
+        await_reason(made.other, "ledger", "record_damaged")
+        assert made.other.metric("zipnet_integrity_fail_total") >= 1
+        made.flip_record()
+        wait_for(lambda: ready_of(made.other).dependencies["ledger"] == "ok", "a sound log")
+        print(f"a record damaged and whole again: {time.monotonic() - began:.1f} s")
 
         made.other.kill()
         wait_for(

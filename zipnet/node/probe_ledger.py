@@ -2,14 +2,15 @@
 
 Rules:
 
-1. The newest record and one older one, taken in turn, are read back from the disk and verified:
-   damage is found before a reader does.
+1. The newest record and an older one, drawn by lot, are read back from the disk and verified:
+   damage is found before a reader does. Taking turns would never come round: the log grows.
 2. A log that stays behind what the committee sealed is degraded after two seconds and failed after
    ten: its readers would wait for records that others have.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +40,7 @@ class LedgerProbe:
         sealed: Sequence number of the committee's next record, as its log of commands says.
         metrics: Where damage is counted.
         monotonic: Seconds that only go forward.
+        draw: Returns a number below the one given.
     """
 
     name = "ledger"
@@ -52,14 +54,15 @@ class LedgerProbe:
         metrics: NodeMetrics,
         *,
         monotonic: Callable[[], float] = time.monotonic,
+        draw: Callable[[int], int] = secrets.randbelow,
     ) -> None:
         self._keeper = keeper
         self._descriptor = descriptor
         self._sealed = sealed
         self._metrics = metrics
         self._monotonic = monotonic
+        self._draw = draw
         self._whole_at = monotonic()
-        self._turn = 0
 
     async def look(self) -> Finding:
         """Failed where a record is damaged or the log stays behind."""
@@ -76,8 +79,7 @@ class LedgerProbe:
         held = following - first
         if held <= 0:
             return set()
-        self._turn = (self._turn + 1) % held
-        return {following - 1, first + self._turn}
+        return {following - 1, first + self._draw(held)}
 
     async def _verify(self, sequence: int) -> None:
         for data in await self._keeper.read(sequence, 1):

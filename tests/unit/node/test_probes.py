@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import re
 import resource
@@ -294,7 +295,14 @@ async def test_one_bit_that_turns_on_the_disk_is_found_and_gone_when_it_turns_ba
         keeper = RecordKeeper(
             log, committee.descriptor, CommitteeMesh({}), on_stored=lambda _: None
         )
-        probe = LedgerProbe(keeper, lambda: committee.descriptor, lambda: 3, _metrics())
+        turns = itertools.count()
+        probe = LedgerProbe(
+            keeper,
+            lambda: committee.descriptor,
+            lambda: 3,
+            _metrics(),
+            draw=lambda below: next(turns) % below,
+        )
         assert [await probe.look() for _ in range(4)] == [HOLDS] * 4
         segment = tmp_path / f"records-{0:012d}.log"
         whole = segment.read_bytes()
