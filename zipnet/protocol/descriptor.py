@@ -367,7 +367,7 @@ def _checked(parsed: _File, body: bytes, signature: bytes | None) -> Descriptor:
         AggregatorEntry(_node(node), node.parent or None) for node in parsed.aggregator
     )
     _check_committee(servers, parsed.max_absent)
-    _check_since(servers, parsed.version, parsed.previous)
+    _check_since(servers, aggregators, parsed.version, parsed.previous)
     _check_tree(aggregators)
     _check_unique([*servers, *(entry.node for entry in aggregators)])
     return Descriptor(
@@ -400,10 +400,18 @@ def _hex32(text: str, what: str) -> Digest:
     return Digest(value)
 
 
-def _check_since(servers: tuple[NodeEntry, ...], version: int, previous: str) -> None:
+def _check_since(
+    servers: tuple[NodeEntry, ...],
+    aggregators: tuple[AggregatorEntry, ...],
+    version: int,
+    previous: str,
+) -> None:
     for node in servers:
         if not 0 <= node.since <= version or (node.since and not previous):
             raise ConfigError(f"descriptor: {node.name!r} came with no version there was")
+    for entry in aggregators:
+        if entry.node.since:
+            raise ConfigError(f"descriptor: aggregator {entry.node.name!r} has no seat to come to")
 
 
 def _node(node: _Node) -> NodeEntry:

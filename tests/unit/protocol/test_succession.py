@@ -12,8 +12,8 @@ from tests.harness.committee import HarnessCommittee, make_identity
 from tests.harness.succession import replacing, successor_of
 from tests.unit.protocol import test_record
 from tests.unit.protocol.test_record import STRICT
-from zipnet.errors import VerificationError
-from zipnet.protocol.descriptor import sign_descriptor
+from zipnet.errors import ConfigError, VerificationError
+from zipnet.protocol.descriptor import parse_descriptor, sign_descriptor
 from zipnet.protocol.ids import PeerId
 from zipnet.protocol.record import verify_record
 from zipnet.protocol.revocation import RevokedKind, sign_revocation
@@ -138,6 +138,18 @@ def test_what_no_version_may_change_is_refused(
     file = text if b'previous = "00' in text else signed(text)  # that one does not even parse
     with pytest.raises(VerificationError, match=said):
         succeed(FIRST, file)
+
+
+def test_since_names_a_version_there_was_and_a_seat() -> None:
+    founding = FIRST.descriptor.signed_bytes
+    seat = founding.replace(b'name = "s1"\n', b'name = "s1"\nsince = 1\n', 1)
+    with pytest.raises(ConfigError, match="no version there was"):
+        parse_descriptor(seat)  # nobody came to a first version
+    later = replacing(FIRST.descriptor, 1, NEWCOMER)
+    with pytest.raises(ConfigError, match="no version there was"):
+        parse_descriptor(later.replace(b"since = 2", b"since = 3"))
+    with pytest.raises(ConfigError, match="no seat"):
+        parse_descriptor(later.replace(b'name = "root"\n', b'name = "root"\nsince = 2\n', 1))
 
 
 def test_only_the_version_it_names_is_followed() -> None:
