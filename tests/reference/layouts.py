@@ -216,8 +216,9 @@ def trust_root_digest(root: bytes) -> bytes:
     return derive("trust-root", root)
 
 
-def certificate_serial(ed25519: bytes) -> int:
-    number = int.from_bytes(derive("certificate-serial", ed25519)[:16], "big")
+def certificate_serial(ed25519: bytes, generation: int = 0) -> int:
+    later = [be32(generation)] if generation else []
+    number = int.from_bytes(derive("certificate-serial", ed25519, *later)[:16], "big")
     return number // 2 | 1
 
 

@@ -301,6 +301,8 @@ def commands() -> Iterator[Vector]:
         "seal-record": (8, be64(7)),
         "abort-round": (9, be64(7) + b"\3" + layouts.roster([0, 2])),
         "revoke": (10, be16(96) + first + second + third),
+        "offer-descriptor": (11, first + b"\2\5" + be16(64) + second + third),
+        "adopt-descriptor": (12, be32(9) + third),
     }
     base: Lines = [("group", GROUP.hex()), ("key", ED25519.hex())]
     for title, (kind, fields) in table.items():
@@ -435,9 +437,11 @@ def others() -> Iterator[Vector]:
     for title, label in (("node", "node"), ("other-node", "other node")):
         seed = draw(label, 32)
         key = bytes(nacl.signing.SigningKey(seed).verify_key)
-        serial = str(layouts.certificate_serial(key))
-        lines = [("seed", seed.hex()), ("public", key.hex()), ("serial", serial)]
-        yield "certificate", title, "success", lines
+        for generation, suffix in ((0, ""), (1, "-next"), (70_000, "-much-later")):
+            serial = str(layouts.certificate_serial(key, generation))
+            lines = [("seed", seed.hex()), ("public", key.hex())]
+            lines += [("generation", str(generation)), ("serial", serial)]
+            yield "certificate", title + suffix, "success", lines
     yield from handshakes()
     for title, kind, request, payload, response in (
         ("push", 19, 0, b"abc", False),

@@ -319,7 +319,8 @@ def check_descriptor_group(case: Case) -> None:
 
 
 def check_certificate(case: Case) -> None:
-    made = node_certificate(Ed25519PrivateKey.from_private_bytes(case.data("seed")))
+    private_key = Ed25519PrivateKey.from_private_bytes(case.data("seed"))
+    made = node_certificate(private_key, case.number("generation"))
     assert made.public_key == case.data("public")
     assert x509.load_der_x509_certificate(made.der).serial_number == case.number("serial")
 
