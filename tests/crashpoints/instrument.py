@@ -46,8 +46,8 @@ _ASIDE = {
     *("SUBSCRIBE", "REGISTER", "GET_KEM_KEYS", "GET_KEM_EVIDENCE", "GET_REGISTRY", "GET_CROWD"),
     *("SEAT", "GET_CLOCK", "GET_VERSION", "GET_CHECKPOINT", "PRESENT_CAPABILITY", "REVOKED"),
 }
-#: Who touches files for something else than a round: registrations, the audit trail.
-_OTHERS = ("node.server_clients.", "node.audit.")
+#: Who touches files for something else than a round: registrations, the audit trail, health.
+_OTHERS = ("node.server_clients.", "node.audit.", "node.probe_disk.", "node.restarts.")
 
 
 class Points:
