@@ -162,6 +162,7 @@ HARMLESS = {
     "token_issuers": "who may publish is the operator's choice, and open unless it is made",
     "token_roles": "who may publish is the operator's choice, and open unless it is made",
     "snapshot_every": "when the log is shortened, not what is in it",
+    "trace_collector": "only on this machine; and traces carry no more than the file's",
     "trace_file": "traces carry what the record shows and what nodes ask, never what clients do",
     "read_only": "publishing for this machine is what a gateway is for",
     "proxy": "hides where the gateway is, and shows nothing else",

@@ -34,8 +34,11 @@ class NodeTraces:
     """
 
     def __init__(self, settings: NodeSettings, role: str, keep_all: Callable[[], bool]) -> None:
+        named = settings.trace_collector
+        collector = None if named is None else (named.host, named.port)
         self._tracer = open_tracer(
             settings.trace_file,
+            collector,
             instance=settings.instance,
             role=role,
             node=settings.node.name,

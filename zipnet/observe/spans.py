@@ -1,7 +1,7 @@
-"""OpenTelemetry spans in a file: one OTLP request as JSON for each line.
+"""OpenTelemetry spans as OTLP requests in JSON: lines of a file, or posts to a collector.
 
-What a collector's ``otlpjsonfile`` receiver reads. A node opens no connection for its traces: whom
-it may connect to is a short list, and a collector beside it reads the file.
+The lines are what a collector's ``otlpjsonfile`` receiver reads. A collector that is posted to is
+on this machine: whom else a node may connect to is a short list, and traces are not on it.
 
 Rules:
 
@@ -10,12 +10,15 @@ Rules:
 2. One trace in a hundred is kept, decided by its id alone, so that all nodes keep the same rounds;
    all of them while ``keep_all`` says so. A span goes with its parent.
 3. The file is the node's alone (0600) and bounded: when it is full it becomes ``FILE.1``.
+4. A collector that does not answer loses what it was sent: traces are worth no memory and no wait.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry import trace
@@ -42,11 +45,12 @@ if TYPE_CHECKING:
 
     from zipnet.observe.tracing import Span
 
-__all__ = ["FileTracer", "SpanFile"]
+__all__ = ["SpanFile", "SpanPost", "SpanTracer"]
 
 _MAX_BYTES: Final = 32 << 20
 _MAX_QUEUED: Final = 4096
 _EXPORT_EVERY_MS: Final = 500
+_POST_S: Final = 2.0
 _LOW_BITS: Final = (1 << 64) - 1
 
 
@@ -108,15 +112,13 @@ class SpanFile(SpanExporter):
         self, path: Path, resource: Mapping[str, str], *, max_bytes: int = _MAX_BYTES
     ) -> None:
         self._path = path
-        self._resource = {"attributes": _listed(resource)}
+        self._resource = dict(resource)
         self._max_bytes = max_bytes
         self._descriptor = self._open()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Write spans as one line."""
-        scope = {"scope": {"name": "zipnet"}, "spans": [_shown(span) for span in spans]}
-        request = {"resourceSpans": [{"resource": self._resource, "scopeSpans": [scope]}]}
-        line = json.dumps(request, separators=(",", ":")).encode() + b"\n"
+        line = _request(self._resource, spans) + b"\n"
         try:
             if os.fstat(self._descriptor).st_size + len(line) > self._max_bytes:
                 self._put_aside()
@@ -145,6 +147,40 @@ class SpanFile(SpanExporter):
         self._descriptor = self._open()
 
 
+class SpanPost(SpanExporter):
+    """Posts spans to a collector on this machine (rule 4).
+
+    Args:
+        host: Where it listens.
+        port: Its port for OTLP over HTTP.
+        resource: What every span says of the node.
+    """
+
+    def __init__(self, host: str, port: int, resource: Mapping[str, str]) -> None:
+        self._where = host, port
+        self._resource = dict(resource)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send spans as one request."""
+        link = HTTPConnection(*self._where, timeout=_POST_S)
+        try:
+            body, kind = _request(self._resource, spans), {"Content-Type": "application/json"}
+            link.request("POST", "/v1/traces", body=body, headers=kind)
+            taken = link.getresponse().status == HTTPStatus.OK
+        except (OSError, HTTPException):
+            taken = False
+        finally:
+            link.close()
+        return SpanExportResult.SUCCESS if taken else SpanExportResult.FAILURE
+
+    def shutdown(self) -> None:
+        """Nothing is open between two requests."""
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - the library's
+        """Nothing waits here."""
+        return True
+
+
 class _Begun:
     """A span of the library behind the port's face."""
 
@@ -165,20 +201,26 @@ class _Begun:
         self.span.end()
 
 
-class FileTracer:
+class SpanTracer:
     """Implements :class:`zipnet.observe.tracing.Tracer` with OpenTelemetry.
 
     Args:
-        path: Where spans go.
         resource: What every span says of the node.
         keep_all: Whether every trace that begins now is kept.
+        file: File they go to, if any.
+        collector: Host and port of the collector they go to, if any.
 
     Raises:
         OSError: When the file cannot be opened.
     """
 
     def __init__(
-        self, path: Path, resource: Mapping[str, str], keep_all: Callable[[], bool]
+        self,
+        resource: Mapping[str, str],
+        keep_all: Callable[[], bool],
+        *,
+        file: Path | None = None,
+        collector: tuple[str, int] | None = None,
     ) -> None:
         self._ids = _Ids()
         self._provider = TracerProvider(
@@ -188,13 +230,19 @@ class FileTracer:
             id_generator=self._ids,
             span_limits=SpanLimits(max_events=0, max_links=0),
         )
-        self._provider.add_span_processor(
-            BatchSpanProcessor(
-                SpanFile(path, resource),
-                max_queue_size=_MAX_QUEUED,
-                schedule_delay_millis=_EXPORT_EVERY_MS,
+        exporters: list[SpanExporter] = []
+        if file is not None:
+            exporters.append(SpanFile(file, resource))
+        if collector is not None:
+            exporters.append(SpanPost(*collector, resource))
+        for exporter in exporters:
+            self._provider.add_span_processor(
+                BatchSpanProcessor(
+                    exporter,
+                    max_queue_size=_MAX_QUEUED,
+                    schedule_delay_millis=_EXPORT_EVERY_MS,
+                )
             )
-        )
         self._tracer = self._provider.get_tracer("zipnet")
 
     def begin(
@@ -221,7 +269,7 @@ class FileTracer:
         return _Begun(span)
 
     def close(self) -> None:
-        """Write what waits, end the thread, close the file."""
+        """Write what waits, end the threads, close the file."""
         self._provider.shutdown()
 
 
@@ -231,6 +279,13 @@ def _allowed(attributes: Mapping[str, str | int]) -> dict[str, str | int]:
         for name, value in attributes.items()
         if name in ALLOWED_ATTRIBUTES and isinstance(value, str | int)
     }
+
+
+def _request(resource: Mapping[str, str], spans: Sequence[ReadableSpan]) -> bytes:
+    scope = {"scope": {"name": "zipnet"}, "spans": [_shown(span) for span in spans]}
+    about = {"attributes": _listed(resource)}
+    request = {"resourceSpans": [{"resource": about, "scopeSpans": [scope]}]}
+    return json.dumps(request, separators=(",", ":")).encode()
 
 
 def _shown(span: ReadableSpan) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Traces: how long the steps of a round, and requests among nodes, took (row L8).
 
-A tracer is a port: :data:`NO_TRACES` does nothing, :func:`open_tracer` writes OpenTelemetry spans
-to a file (``zipnet.observe.spans``, which needs the extra ``tracing``).
+A tracer is a port: :data:`NO_TRACES` does nothing, :func:`open_tracer` gives OpenTelemetry spans to
+a file or to a collector on this machine (``zipnet.observe.spans``; needs the extra ``tracing``).
 
 Rules:
 
@@ -116,12 +116,19 @@ def round_trace_id(header_hash: bytes) -> bytes:
 
 
 def open_tracer(
-    file: Path | None, *, instance: str, role: str, node: str, keep_all: Callable[[], bool]
+    file: Path | None,
+    collector: tuple[str, int] | None = None,
+    *,
+    instance: str,
+    role: str,
+    node: str,
+    keep_all: Callable[[], bool],
 ) -> Tracer:
-    """Return a tracer that appends to a file, or :data:`NO_TRACES` where none is named.
+    """Return a tracer, or :data:`NO_TRACES` where nothing is named that spans could go to.
 
     Args:
         file: Where spans go, one OTLP request as JSON for each line.
+        collector: Host and port on loopback where the same requests are posted.
         instance: Name of the instance, for every span.
         role: What the node is.
         node: Its name in the descriptor.
@@ -130,19 +137,19 @@ def open_tracer(
     Raises:
         ConfigError: When the library is missing or the file cannot be written.
     """
-    if file is None:
+    if file is None and collector is None:
         return NO_TRACES
     try:
         # Imported here: it takes a fifth of a second, and most nodes write no traces.
-        from zipnet.observe.spans import FileTracer  # noqa: PLC0415
+        from zipnet.observe.spans import SpanTracer  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(
-            "setting TRACE_FILE: opentelemetry-sdk is not installed",
+            "setting TRACE_FILE or TRACE_COLLECTOR: opentelemetry-sdk is not installed",
             hint="install zipnet[tracing], or unset it",
         ) from error
     resource = {"service.name": f"zipnet-{role}", "zipnet.instance": instance, "zipnet.node": node}
     try:
-        return FileTracer(file, resource, keep_all)
+        return SpanTracer(resource, keep_all, file=file, collector=collector)
     except OSError as error:
         raise ConfigError(
             f"setting TRACE_FILE: {file}: {error.strerror}", hint="name a file this user may write"

@@ -71,6 +71,7 @@ class NodeParts(TypedDict):
     access: AccessTerms
     admin_uids: tuple[int, ...]
     trace_file: Path | None
+    trace_collector: Endpoint | None
     bounds: WallBounds
 
 
@@ -225,8 +226,18 @@ class Assembly(Generic[_Input]):
             "access": self._access(given),
             "admin_uids": self.pick("admin_uids", given.admin_uids, ()),
             "trace_file": self.pick("trace_file", given.trace_file, None),
+            "trace_collector": self._trace_collector(given),
             "bounds": self.bounds(given.limits),
         }
+
+    def _trace_collector(self, given: NodeInput) -> Endpoint | None:
+        endpoint = given.trace_collector
+        if endpoint is not None and not endpoint.is_loopback:
+            raise ConfigError(
+                f"setting TRACE_COLLECTOR: {endpoint} is not on this machine",
+                hint="run a collector beside the node, or write TRACE_FILE for one that reads it",
+            )
+        return self.pick("trace_collector", endpoint, None)
 
     def bounds(self, given: Mapping[str, float] | None) -> WallBounds:
         """Return what callers may have: the defaults, with these changes."""

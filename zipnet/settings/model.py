@@ -254,6 +254,10 @@ class NodeInput(CommonInput):
         "Numbers of the users, besides the node's own, that may speak to the admin socket.",
         "write user ids, separated by commas",
     )
+    trace_collector: _Endpoint | None = _field(
+        "Collector on this machine that traces go to, by OTLP over HTTP; none are sent when unset.",
+        "write host:port on loopback, such as 127.0.0.1:4318",
+    )
     trace_file: Path | None = _field(
         "File that traces go to, as OTLP in JSON lines; none are made when unset.",
         "write a file the node's user may write",

@@ -119,7 +119,8 @@ class NodeSettings(CommonSettings):
         access: For which roles this node wants to see a capability, and signed by whom.
         admin: Folder of the admin socket, not created here; None for no socket.
         admin_uids: Users, besides the node's own, that may speak to the admin socket.
-        trace_file: Where traces go; None makes none.
+        trace_file: File that traces go to; None for none.
+        trace_collector: Collector on loopback that traces go to; None for none.
         bounds: What callers may have.
     """
 
@@ -133,6 +134,7 @@ class NodeSettings(CommonSettings):
     admin: Path | None = None
     admin_uids: tuple[int, ...] = ()
     trace_file: Path | None = None
+    trace_collector: Endpoint | None = None
     bounds: WallBounds = DEFAULT_BOUNDS
 
 

@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from zipnet.errors import ConfigError
-from zipnet.observe.spans import FileTracer, SpanFile
+from zipnet.observe.spans import SpanFile, SpanTracer
 from zipnet.observe.tracing import NO_TRACES, open_tracer, round_trace_id
 
 if TYPE_CHECKING:
@@ -22,8 +24,25 @@ CANARY = "c0ffee" * 11
 RESOURCE = {"service.name": "zipnet-server", "zipnet.instance": "acme.test"}
 
 
-def _tracer(path: Path, keep_all: Callable[[], bool] = lambda: True) -> FileTracer:
-    return FileTracer(path, RESOURCE, keep_all)
+def _tracer(path: Path, keep_all: Callable[[], bool] = lambda: True) -> SpanTracer:
+    return SpanTracer(RESOURCE, keep_all, file=path)
+
+
+class _Collector(BaseHTTPRequestHandler):
+    """Takes OTLP over HTTP, once it is told to."""
+
+    taken: ClassVar[list[tuple[str, dict[str, Any]]]] = []
+    status: ClassVar[int] = 200
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.taken.append((self.path, json.loads(body)))
+        self.send_response(self.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        return None
 
 
 def _spans(path: Path) -> list[dict[str, Any]]:
@@ -104,6 +123,28 @@ def test_the_file_is_the_nodes_alone_and_put_aside_when_full(tmp_path: Path) -> 
     file.shutdown()
     assert (tmp_path / "traces.1").stat().st_size == size
     assert 0 < path.stat().st_size < size
+
+
+def test_spans_are_posted_to_a_collector_and_lost_where_none_listens() -> None:
+    _Collector.taken.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Collector) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        port = server.server_address[1]
+        tracer = SpanTracer(RESOURCE, lambda: True, collector=("127.0.0.1", port))
+        tracer.begin("request", route="get_clock").end("served")
+        tracer.close()
+        server.shutdown()
+        thread.join()
+    ((path, request),) = _Collector.taken
+    assert path == "/v1/traces"
+    (resource,) = request["resourceSpans"]
+    assert resource["resource"]["attributes"][0]["key"] == "service.name"
+    assert [span["name"] for span in resource["scopeSpans"][0]["spans"]] == ["request"]
+    gone = SpanTracer(RESOURCE, lambda: True, collector=("127.0.0.1", port))
+    gone.begin("request").end()
+    gone.close()  # neither an error nor a wait
+    assert len(_Collector.taken) == 1
 
 
 def test_the_librarys_environment_and_detectors_have_no_say(tmp_path: Path) -> None:
