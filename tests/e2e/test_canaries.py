@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(300)
 
 MESSAGE = "the canary's own words, seen by nobody but readers"
+BY_GATEWAY = "the canary's other words, given to a gateway"
 MALFORMED = "canary-of-malformed-input-0123456789"
 ADMIN = "canary-of-an-admin-payload-0123456789"
 OF_CLIENTS = {"register", "submit_envelope", "get_kem_keys"}
@@ -138,6 +139,24 @@ def talk_rubbish(network: Guarded) -> None:
             network.call("s0", request_)
 
 
+def post_to(gateway: Node) -> None:
+    """Publish by a gateway, and ask it for what it does not understand."""
+    wait_for(lambda: gateway.out.read_text().startswith("http://"), "the gateway to listen")
+    port = int(gateway.out.read_text().split()[0].rpartition(":")[2])
+
+    def post(path: str, body: str) -> int:
+        web = HTTPConnection("127.0.0.1", port, timeout=90)
+        web.request("POST", path, body=body, headers={"Content-Type": "application/json"})
+        status = web.getresponse().status
+        web.close()
+        return status
+
+    assert post("/v1/publish", json.dumps({"text": BY_GATEWAY})) == 200
+    assert post("/v1/publish", MALFORMED) >= 400
+    assert post("/v1/publish", json.dumps({MALFORMED: MALFORMED})) >= 400
+    assert post(f"/{MALFORMED}", MALFORMED) >= 400
+
+
 def refuse_settings(folder: Path) -> dict[str, bytes]:
     """Start programs whose settings hold a canary in the wrong place; return what they say."""
     (folder / "bad.token").write_text(f"zipnet-capability {MALFORMED}\n")
@@ -199,6 +218,11 @@ def test_no_canary_is_in_anything_that_real_processes_say(network: Guarded) -> N
     for index in range(2):
         network.spawn(f"cover-{index}", *publish, "--cover", "--quiet")
     talk_rubbish(network)
+    gateway = network.spawn(
+        *("gateway", "gateway", "--descriptor", "d.toml", "--token", "p.token"),
+        *("--listen", "127.0.0.1:0", "--transport", "tls"),
+    )
+    post_to(gateway)
     words = (*publish, "--lines", "--timeout", "60s")
     done = run_zipnet(*words, cwd=network.folder, stdin=f"{MESSAGE}\n")
     assert done.returncode == 0, done.stderr
@@ -233,11 +257,11 @@ def test_no_canary_is_in_anything_that_real_processes_say(network: Guarded) -> N
     assert named & secrets, "the wrapper sees what it should"
     assert find_secrets(secrets | named | {ISSUER}, outputs | state) == set()
     tokens = [path.read_text().split()[-1] for path in network.folder.glob("*.token")]
-    for text in (MESSAGE, MALFORMED, ADMIN, *(token[-60:] for token in tokens)):
+    for text in (MESSAGE, BY_GATEWAY, MALFORMED, ADMIN, *(token[-60:] for token in tokens)):
         assert find_text(text, outputs) == set(), text
     audit = {name: data for name, data in state.items() if "audit" in name}
     assert audit
-    for text in (MESSAGE, MALFORMED, ADMIN):
+    for text in (MESSAGE, BY_GATEWAY, MALFORMED, ADMIN):
         assert find_text(text, audit) == set()
 
 
