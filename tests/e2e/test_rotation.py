@@ -142,7 +142,7 @@ async def test_every_rotation_runs_under_traffic_without_a_lost_round(network: G
     async with AsyncExitStack() as stack:
         publishers = [
             await stack.enter_async_context(Publisher(descriptor, transport="tls"))
-            for _ in range(3)
+            for _ in range(4)
         ]
         await publishers[0].publish(b"first", timeout=90)
         began = len(network.nodes["s0"].events("round_aborted"))
@@ -157,11 +157,10 @@ async def test_every_rotation_runs_under_traffic_without_a_lost_round(network: G
             stop.set()
         lost = network.nodes["s0"].events("round_aborted")[began:]
     assert not strict, "not one round was lost to the first three"
-    # While clients register anew a round may find too few of them; none of it stops half-way.
+    # One round is opened to tell retired clients, with nobody in it. The next waits for them.
     assert {gone["reason"] for gone in lost} <= {"no_aggregate", "below_minimum"}
-    print(
-        f"{len(sent)} messages broadcast; {len(lost)} rounds found too few who had registered anew"
-    )
+    print(f"{len(sent)} messages; given up: {[(gone['round'], gone['reason']) for gone in lost]}")
+    assert len(lost) <= 1
 
     # What was replaced is over: the server with the old identity has stopped, and starts no more.
     old = network.nodes["s1"]

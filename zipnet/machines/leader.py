@@ -11,7 +11,9 @@ Rules:
 2. An aggregate is chosen as soon as every root has sent one, or when the roots' time is up: the
    largest, if it is large enough.
 3. A round is given up when its deadline passes before all partials are committed to, never after.
-4. A version of the descriptor that was offered in full is adopted before another round opens.
+4. A version of the descriptor that was offered in full is adopted before another round opens. Where
+   it retired everybody, the round after the one that tells them waits until as many are back, for
+   one round's deadline: one for the few who are quickest would be given up.
 5. Where the descriptor allows absences, a record is sealed at the deadline with what is signed.
 """
 
@@ -53,6 +55,8 @@ class LeaderView:
         last_open: When the last round opened, as ``now`` is counted.
         connected: Other servers with a live link.
         aggregates: Aggregates at hand for the open round.
+        returning: Clients that were retired all at once and are expected back.
+        returning_since: When that was, as ``now`` is counted.
     """
 
     now: float
@@ -60,6 +64,8 @@ class LeaderView:
     last_open: float
     connected: frozenset[ServerIndex]
     aggregates: Mapping[Digest, Participants] = field(repr=False)
+    returning: int = 0
+    returning_since: float = float("-inf")
 
 
 class Leader:
@@ -101,7 +107,9 @@ class Leader:
         if offered is not None:
             return AdoptDescriptor(offered.version, offered.descriptor.digest)
         early = view.now < view.last_open + self._cadence.round_period_ms / 1000
-        few = state.registry.active_count < self._min_participants
+        waits = view.now < view.returning_since + self._cadence.round_deadline_ms / 1000
+        wanted = max(self._min_participants, view.returning if waits else 0)
+        few = state.registry.active_count < wanted
         if early or (few and not state.has_untold_retirements()):
             return None
         descriptor = state.descriptor

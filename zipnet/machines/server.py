@@ -155,6 +155,7 @@ class ServerMachine:
         self.server = server
         self.state = CommitteeState(descriptor, max_clients=max_clients)
         self._given: TrustedDescriptor | None = None
+        self._returning = (0, float("-inf"))
         self._guard = guard
         least = max(min_participants, descriptor.params.min_participants)
         self._leader = Leader(server, cadence, least)
@@ -166,6 +167,7 @@ class ServerMachine:
         self._early: deque[AggregateArrived] = deque(maxlen=_MAX_AGGREGATES)
         self._refused_round = RoundNumber(0)
         self._last_open = float("-inf")
+        self._published = RoundNumber(0)
         self._deadline_s = cadence.round_deadline_ms / 1000
         self._to_admit: dict[RegistryIndex, AdmitClient] = {}
         self._registrations: dict[RegistryIndex, Digest] = {}
@@ -276,6 +278,7 @@ class ServerMachine:
                 self._admitted -= self._leaving
                 self._leaving.clear()
                 if self._caught_up:
+                    self._published = outcome.signed.header.round
                     effects.append(PublishOpened(outcome.signed))
             case RoundSealed():
                 effects.append(StepChains(outcome.header.round))
@@ -301,6 +304,8 @@ class ServerMachine:
             case DescriptorAdopted():
                 for index in outcome.retired:
                     self._forget_client(index, effects)
+                if outcome.retired:
+                    self._returning = (len(outcome.retired), now.monotonic)
                 effects.append(UseDescriptor(outcome.descriptor))
             case _:
                 pass
@@ -393,6 +398,12 @@ class ServerMachine:
     # -- the level-triggered look ----------------------------------------------------------
 
     def _look(self, now: Instant, effects: list[Effect]) -> None:
+        signed = self.state.signed
+        if self.state.phase is Phase.OPEN and signed is not None:
+            # Also where this server was behind for the moment in which the log opened it.
+            if signed.header.round != self._published:
+                effects.append(PublishOpened(signed))
+            self._published = signed.header.round
         self._look_at_kem(now, effects)
         self._look_at_registry(now, effects)
         self._look_at_given(now, effects)
@@ -410,6 +421,8 @@ class ServerMachine:
             last_open=self._last_open,
             connected=self._connected,
             aggregates=self._round.aggregates,
+            returning=self._returning[0],
+            returning_since=self._returning[1],
         )
         decision = self._leader.decide(self.state, view)
         if isinstance(decision, RoundHeader):

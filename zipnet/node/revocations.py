@@ -52,7 +52,8 @@ class NodeRevocations:
         descriptor: Names the operator whose word counts.
         journal: Where statements are kept; None keeps them for this process only.
         tells: Whether it tells the aggregators that are here. Servers do; an aggregator's children
-            hear it from the servers, and take no push from their parent.
+            hear it from the servers, and take no push from their parent. What servers tell may have
+            been signed long ago, so an aggregator takes the word of every operator there was.
 
     Raises:
         StorageError: When the journal holds what no operator signed.
@@ -87,7 +88,7 @@ class NodeRevocations:
             RemoteProtocolError: It is no statement of this group.
             VerificationError: Nobody entitled signed it.
         """
-        return open_by_operators(statement, self._descriptor)
+        return open_by_operators(statement, self._descriptor, ever=not self._tells)
 
     def use_descriptor(self, descriptor: TrustedDescriptor) -> None:
         """Go by a later version of the descriptor."""

@@ -15,11 +15,14 @@ from tests.unit.machines.test_committee import register
 from zipnet.errors import RemoteProtocolError
 from zipnet.machines.committee import CommitteeState, Phase, Refused, RoundOpened
 from zipnet.machines.committee_snapshot import decode_state, encode_state, state_digest
+from zipnet.machines.leader import Leader, LeaderView
 from zipnet.machines.offers import DescriptorAdopted, DescriptorOffered, parts_of
 from zipnet.machines.server_effects import DescriptorGiven, RetireChain
 from zipnet.protocol.command import (
     DESCRIPTOR_PART_BYTES,
     MAX_COMMAND_BYTES,
+    AbortReason,
+    AbortRound,
     AdoptDescriptor,
     OfferDescriptor,
     OpenRound,
@@ -28,6 +31,7 @@ from zipnet.protocol.command import (
 from zipnet.protocol.descriptor import sign_descriptor
 from zipnet.protocol.header import RoundHeader, sign_header
 from zipnet.protocol.ids import RoundNumber, ServerIndex
+from zipnet.protocol.params import Cadence
 from zipnet.protocol.succession import succeed
 from zipnet.settings.descriptorfile import compose_successor
 
@@ -248,3 +252,29 @@ def test_a_server_that_is_sent_a_snapshot_goes_by_the_version_in_it(tmp_path: Pa
         assert machine.state.descriptor == version
     finally:
         cluster.close()
+
+
+def test_after_everybody_was_retired_the_next_round_waits_for_them_to_return() -> None:
+    state = CommitteeState(FIRST)
+    for client in range(3):
+        put(state, register(client))
+    put(state, opening(state, 1))
+    put(state, AbortRound(state.last_round, AbortReason.NO_AGGREGATE, ()))
+    offer(state)
+    put(state, adopting())
+    cadence = Cadence(round_period_ms=100, fold_deadline_ms=400, round_deadline_ms=5000)
+    leader = Leader(ServerIndex(0), cadence, 2)
+    everybody = frozenset({ServerIndex(1), ServerIndex(2)})
+    view = LeaderView(10.0, 5, 9.0, everybody, {}, returning=3, returning_since=9.0)
+    # The first one tells them.
+    telling = leader.decide(state, view)
+    assert isinstance(telling, RoundHeader)
+    assert telling.descriptor_version == 2
+    put(state, OpenRound(sign_header(telling, COMMITTEE.identities[0])))
+    put(state, AbortRound(state.last_round, AbortReason.NO_AGGREGATE, ()))
+    for client in range(2):
+        put(state, register(client, serial=9))
+    assert leader.decide(state, view) is None
+    assert isinstance(leader.decide(state, replace(view, now=14.1)), RoundHeader)
+    put(state, register(2, serial=9))
+    assert isinstance(leader.decide(state, view), RoundHeader)
