@@ -20,7 +20,7 @@ from zipnet.errors import AdmissionError, ConfigError, VerificationError
 from zipnet.node.admin_client import call_admin
 from zipnet.protocol.descriptor import sign_descriptor
 from zipnet.protocol.identity import Identity
-from zipnet.protocol.ids import format_peer_id
+from zipnet.protocol.ids import committee_fingerprint, format_peer_id
 from zipnet.protocol.succession import hand_over, succeed
 from zipnet.settings import read_descriptor
 from zipnet.settings.descriptorfile import NodeDraft, compose_successor
@@ -162,12 +162,32 @@ def dh(
 
 
 @app.command("committee-secret")
-def committee_secret() -> None:
-    """Say how the committee's secret is rotated: not in a running instance."""
-    raise ConfigError(
-        "the committee secret is not rotated in a running instance: the group id is made of it",
-        hint="found a new instance with a new secret; docs/decisions/0009 says why",
-    )
+def committee_secret(
+    file: _File,
+    new_secret_file: Annotated[
+        Path,
+        typer.Option(help="The new one, from zipnet keygen committee.", show_default=False),
+    ],
+    key: _Key,
+    out: _Out,
+) -> None:
+    """Let another committee secret take the place of the one in force.
+
+    First put it on every server, beside the present one, as FILE.next (or where the setting
+    next_committee_secret_file says): running servers find it. Handshakes are believed under either
+    until the version after this one; then move FILE.next over FILE.
+    """
+    current = read_descriptor(file)
+    secret, _ = read_secret_file(new_secret_file, what="--new-secret-file")
+    with secret:
+        fingerprint = committee_fingerprint(secret, current.descriptor.instance)
+    if fingerprint == current.descriptor.secret_fingerprint:
+        raise ConfigError(
+            "--new-secret-file holds the secret in force", hint="zipnet keygen committee"
+        )
+    _sign(current, compose_successor(current.descriptor, rotated_secret=fingerprint), key, out)
+    output.note("every server needs the new secret before one of them is given this file")
+    output.data(fingerprint.hex()[:16])
 
 
 def _place(drafts: list[NodeDraft], name: str, file: Path) -> int:

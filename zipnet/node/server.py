@@ -38,6 +38,7 @@ from zipnet.node.build import build_commit, build_version
 from zipnet.node.capabilities import SessionCapabilities
 from zipnet.node.client_evidence import ClientEvidenceKeeper
 from zipnet.node.clock_watch import ClockWatch
+from zipnet.node.committee_secret import committee_secrets_of, require_committee_secret
 from zipnet.node.engine import open_engine
 from zipnet.node.feed import Feed
 from zipnet.node.http import serve_http
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
 
     from zipnet.attestation import PlatformAttestor
     from zipnet.machines.server_effects import StandingChanged
+    from zipnet.protocol.committee_secrets import CommitteeSecrets
     from zipnet.protocol.ids import PeerId, RegistryIndex
     from zipnet.protocol.record import VerifiedRecord
     from zipnet.protocol.revocation import Revocation
@@ -189,7 +191,9 @@ async def _run_on(
 ) -> None:
     try:
         settings = await settings_in_force(settings, state, terms, transports[1])
-        await _Server(settings, state, terms, transports, attestation, notifier).run(stop)
+        secrets = require_committee_secret(settings, terms)
+        parts = (state, terms, transports, attestation, notifier)
+        await _Server(settings, secrets, *parts).run(stop)
     finally:
         state.close()
 
@@ -204,7 +208,7 @@ def _identify(
         role=Role.SERVER,
         identity=settings.identity,
         boot_id=boot_id,
-        committee_secret=settings.committee_secret,
+        committee_secret=committee_secrets_of(settings),
         attestor=attestor,
         limits=link_limits(settings.bounds),
     )
@@ -233,6 +237,7 @@ class _Server:
     def __init__(
         self,
         settings: ServerSettings,
+        secrets: CommitteeSecrets,
         state: ServerState,
         terms: SessionTerms,
         transports: tuple[QuicTransport, TlsTransport],
@@ -240,6 +245,7 @@ class _Server:
         notifier: ServiceNotifier,
     ) -> None:
         self._settings = settings
+        self._secrets = secrets
         self._attestation = attestation
         self._attestor = attestation.attestor
         self._terms = terms
@@ -309,7 +315,7 @@ class _Server:
             machine=machine,
             live=self._live,
             identity=settings.identity,
-            committee_secret=settings.committee_secret,
+            committee_secrets=self._secrets,
             consensus=self.consensus,
             mesh=self.mesh,
             custody=state.custody,
@@ -432,6 +438,7 @@ class _Server:
                 transport=self._transports[1],
                 link_to=self._link_to,
                 audit=self.audit,
+                health=self.health,
             )
             verbs = NodeVerbs(self._admin_hooks(stop, listener.sessions))
             stack.callback(self._traces.close)

@@ -369,7 +369,10 @@ class ServerActs:
             return  # dropped under memory pressure and nobody has it now; the machine asks again
         _, aggregate = decode_aggregate(blob, params)
         clear = await asyncio.to_thread(_fold, aggregate.body, bodies)
-        with parts.committee_secret.reveal() as secret:
+        shared = parts.committee_secrets.of_round(header.descriptor_version)
+        if shared is None:
+            return  # the operator has not given it to this server yet; the machine asks again
+        with shared.reveal() as secret:
             salt = keyed("participants-salt", secret, header.hash)
         content = assemble_content(
             header,

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from zipnet.node.server_driver import EventQueue
     from zipnet.observe.metrics import NodeMetrics
     from zipnet.ports import Blobs, Consensus, Journal
+    from zipnet.protocol.committee_secrets import CommitteeSecrets
     from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.identity import Identity
     from zipnet.protocol.pads import PadEngine
-    from zipnet.protocol.secret import Secret
     from zipnet.storage.custody import KeyCustody
 
 __all__ = ["ServerParts"]
@@ -36,7 +36,7 @@ class ServerParts:
 
     Attributes:
         live: The descriptor in force.
-        committee_secret: Salts the participant commitments; never leaves the process.
+        committee_secrets: Salt the participant commitments; never leave the process.
         revocations: What was revoked, and the cutting off.
         capabilities: What sessions showed.
         kem_evidence: What vouches for announced KEM keys; None where the group asks for nothing.
@@ -47,7 +47,7 @@ class ServerParts:
     machine: ServerMachine
     live: LiveDescriptor
     identity: Identity
-    committee_secret: Secret = field(repr=False)
+    committee_secrets: CommitteeSecrets = field(repr=False)
     consensus: Consensus
     mesh: CommitteeMesh
     custody: KeyCustody

@@ -8,7 +8,7 @@ Rules:
 1. A server begins with the newest version it went by. One that went by none yet asks the others for
    the versions before its own, since the log may begin under those.
 2. The descriptor's file is read again when it changes. What may not follow is said in the log once,
-   and passed over.
+   and passed over; so is what names a committee secret that was not given here.
 3. While it has no leader it asks the others what they go by: it may have missed an adoption, and
    not know who leads by now.
 4. A version without this server in it ends it: it proposes and signs nothing more, and stops.
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from zipnet.errors import ConfigError, StorageError, VerificationError, ZipnetError
 from zipnet.machines.server_effects import DescriptorGiven
+from zipnet.node.committee_secret import watch_secret
 from zipnet.node.live_descriptor import (
     certificates_before,
     certificates_of,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from zipnet.node.listen import NodeListener
     from zipnet.node.server_parts import ServerParts
     from zipnet.node.server_state import ServerState
+    from zipnet.observe.health import Health
     from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.settings import ServerSettings
     from zipnet.transport.dial import PersistentLink
@@ -158,6 +160,8 @@ def rotated_keys(old: TrustedDescriptor, new: TrustedDescriptor) -> list[tuple[s
     found: list[tuple[str, str]] = []
     if old.descriptor.operator.peer_id != new.descriptor.operator.peer_id:
         found.append(("descriptor_key", short_peer_id(new.descriptor.operator.peer_id)))
+    if old.descriptor.secret_fingerprint != new.descriptor.secret_fingerprint:
+        found.append(("committee_secret", new.descriptor.secret_fingerprint.hex()[:16]))
     before = {node.name: node for node in nodes_of(old)}
     seats = zip(old.descriptor.servers, new.descriptor.servers, strict=True)
     found += [
@@ -182,6 +186,7 @@ class ServerSuccession:
         transports: Where certificates are registered.
         link_to: Makes the link to a server.
         audit: Where adoptions are written down.
+        health: Where it shows that the committee secret in force was not given to this server.
     """
 
     def __init__(
@@ -193,7 +198,9 @@ class ServerSuccession:
         transport: TlsTransport,
         link_to: Callable[[ServerIndex], PersistentLink],
         audit: AuditTrail,
+        health: Health,
     ) -> None:
+        self._health = health
         self._settings = settings
         self._parts = parts
         self._listener = listener
@@ -220,6 +227,13 @@ class ServerSuccession:
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch_file())
+            group.create_task(
+                watch_secret(
+                    self._parts.committee_secrets,
+                    self._settings.next_committee_secret,
+                    self._health,
+                )
+            )
             group.create_task(self._listen())
             await self._left.wait()
             await halt()
@@ -248,6 +262,7 @@ class ServerSuccession:
             _log.error("server_replaced", version=new.version)
             self._left.set()
             return
+        parts.committee_secrets.use(new)
         self._transport.register(certificates_of(new), certificates_before(new))
         own = new.descriptor.servers[self._settings.index].certificate
         if own != old.descriptor.servers[self._settings.index].certificate:
@@ -293,10 +308,10 @@ class ServerSuccession:
 
     async def _watch_file(self) -> None:
         """Rule 2."""
-        seen: tuple[bytes, int] | None = None
+        seen: tuple[bytes, int, int] | None = None
         while True:
             data = await asyncio.to_thread(self._read)
-            now = (data, self._parts.live.current.version)
+            now = (data, self._parts.live.current.version, len(self._parts.committee_secrets))
             if data and now != seen:
                 await self._take(data)
             seen = now
@@ -318,6 +333,9 @@ class ServerSuccession:
             given = succeed(current, data)
         except VerificationError as error:
             _log.warning("descriptor_refused", error=str(error))
+            return
+        if not self._parts.committee_secrets.holds(given):
+            _log.warning("descriptor_refused", error="it names a committee secret not given here")
             return
         _log.info("descriptor_given", version=given.version)
         self._audit.note("descriptor_given", descriptor_version=given.version)

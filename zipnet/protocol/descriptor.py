@@ -118,6 +118,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     server: list[_Node]
     aggregator: list[_Node]
     previous: str = ""
+    rotated_secret: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,12 @@ class Descriptor:
     signed_bytes: bytes = field(repr=False)
     signature: bytes | None = field(repr=False)
     previous: Digest | None = None
+    rotated_secret: Digest | None = None
+
+    @property
+    def secret_fingerprint(self) -> Digest:
+        """Fingerprint of the committee secret in force: the founding one until it is rotated."""
+        return self.rotated_secret or self.committee_fingerprint
 
     @property
     def digest(self) -> Digest:
@@ -387,6 +394,9 @@ def _checked(parsed: _File, body: bytes, signature: bytes | None) -> Descriptor:
         signed_bytes=body,
         signature=signature,
         previous=_hex32(parsed.previous, "previous") if parsed.previous else None,
+        rotated_secret=_hex32(parsed.rotated_secret, "rotated_secret")
+        if parsed.rotated_secret
+        else None,
     )
 
 

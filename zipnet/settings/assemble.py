@@ -16,7 +16,7 @@ from zipnet.settings.allowances import allowed_by, void_allowances
 from zipnet.settings.bounded import read_bounded
 from zipnet.settings.limits import bounds_of
 from zipnet.settings.model import CommonInput, fix_of
-from zipnet.settings.secretfiles import find_secret, load_secret
+from zipnet.settings.secretfiles import find_later_secret, find_secret, load_secret
 from zipnet.settings.tokenfile import read_token_file
 from zipnet.settings.types import Effective
 from zipnet.settings.values import ALLOW_PUBLIC_METRICS, ALLOW_UNSIGNED_SETTINGS, Endpoint
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zipnet.protocol.identity import Identity
     from zipnet.protocol.secret import Secret
     from zipnet.settings.model import NodeInput
+    from zipnet.settings.secretfiles import LaterSecret
     from zipnet.settings.sources import Sources
     from zipnet.settings.types import LogLevel, Profile, TransportName
 
@@ -277,10 +278,27 @@ class Assembly(Generic[_Input]):
         self.note(name, loaded.shown, route.origin)
         return loaded.secret
 
-    def require_committee(self, secret: Secret) -> None:
+    def later_secret(self, name: str, *, beside: str) -> LaterSecret:
+        """Return where a secret will be that need not be there yet."""
+        later = find_later_secret(name, self._sources, beside=beside, production=self.is_production)
+        loaded = later.look()
+        if loaded is None:
+            self.note(name, "not set", "default")
+        else:
+            loaded.secret.close()
+            self._warnings.extend(loaded.warnings)
+            self.note(name, loaded.shown, "" if later.route is None else later.route.origin)
+        return later
+
+    def require_committee(self, secret: Secret, later: LaterSecret) -> None:
         """Refuse a committee secret that is not the one the descriptor names (protocol.md §3)."""
         if self._fingerprint_matches(secret):
             return
+        upcoming = later.look()
+        if upcoming is not None:
+            with upcoming.secret as other:
+                if self._fingerprint_matches(other):
+                    return
         raise PolicyMismatchError(
             f"setting COMMITTEE_SECRET is not the committee secret of {self.descriptor.name}",
             hint=f"its fingerprint is not the one in {self._file}: take the committee's file",
@@ -303,7 +321,7 @@ class Assembly(Generic[_Input]):
 
     def _fingerprint_matches(self, secret: Secret) -> bool:
         mine = committee_fingerprint(secret, self.descriptor.instance)
-        return mine == self.descriptor.committee_fingerprint
+        return mine in (self.descriptor.committee_fingerprint, self.descriptor.secret_fingerprint)
 
     def _refuse_committee_secret(self) -> None:
         route = find_secret("committee_secret", self._sources)

@@ -169,6 +169,7 @@ def compose_successor(
     operator: PublicIdentity | None = None,
     not_before: datetime | None = None,
     not_after: datetime | None = None,
+    rotated_secret: Digest | None = None,
 ) -> bytes:
     """Write the version that follows a descriptor, unsigned; what is None stays as it is.
 
@@ -193,6 +194,7 @@ def compose_successor(
         aggregators=aggregators,
         attestation=old.attestation,
         previous=old.digest,
+        rotated_secret=rotated_secret or old.rotated_secret,
     )
 
 
@@ -211,6 +213,7 @@ def _compose(  # noqa: PLR0913 - one argument for each thing a descriptor says
     aggregators: Sequence[NodeDraft],
     attestation: AttestationTerms,
     previous: Digest | None = None,
+    rotated_secret: Digest | None = None,
 ) -> bytes:
     lines = [
         f"# Instance descriptor of {_comment(name)}. Any change makes the signature invalid.",
@@ -223,6 +226,7 @@ def _compose(  # noqa: PLR0913 - one argument for each thing a descriptor says
         f"not_after = {_time(validity[1])}",
         f"max_absent = {max_absent}",
         f'committee_fingerprint = "{fingerprint.hex()}"',
+        *([] if rotated_secret is None else [f'rotated_secret = "{rotated_secret.hex()}"']),
         f"# operator {format_peer_id(operator.peer_id)}",
         f'operator = "{base64.b64encode(operator.encode()).decode()}"',
         *_table("params", asdict(params)),

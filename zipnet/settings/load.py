@@ -84,7 +84,8 @@ def load_server(
     assembly = Assembly(ServerInput, sources, role="server", now=now)
     common = assembly.common(transport="tls")
     shared = _required_secret(assembly, "committee_secret", "committee")
-    assembly.require_committee(shared)
+    upcoming = assembly.later_secret("next_committee_secret", beside="committee_secret")
+    assembly.require_committee(shared, upcoming)
     secret = _required_secret(assembly, "secret", "node")
     assembly.refuse_committee_as_own(secret)
     identity = MemoryCustody(secret).open()
@@ -103,6 +104,7 @@ def load_server(
         identity=identity,
         node=node,
         committee_secret=shared,
+        next_committee_secret=upcoming,
         index=index,
         admin=admin,
         state=state,

@@ -1,7 +1,7 @@
 """Secrets: which source each was given by, and what is refused of its keeping.
 
 A secret is a :class:`~zipnet.protocol.secret.Secret` from the moment it is read. Routes, strongest
-first, for ``SECRET`` and ``COMMITTEE_SECRET`` alike:
+first, for ``SECRET``, ``COMMITTEE_SECRET`` and ``NEXT_COMMITTEE_SECRET`` alike:
 
 1. flag ``--secret-file FILE``
 2. environment ``ZIPNET_SECRET_FILE``, ``ZIPNET_SECRET_PROGRAM`` or ``ZIPNET_SECRET`` (one of them)
@@ -33,7 +33,16 @@ if TYPE_CHECKING:
     from zipnet.settings.secretsources import SecretSource
     from zipnet.settings.sources import Sources
 
-__all__ = ["LoadedSecret", "SecretRoute", "find_secret", "load_secret", "read_secret_file"]
+__all__ = [
+    "NO_LATER_SECRET",
+    "LaterSecret",
+    "LoadedSecret",
+    "SecretRoute",
+    "find_later_secret",
+    "find_secret",
+    "load_secret",
+    "read_secret_file",
+]
 
 _MAX_WORDS: Final = 32
 
@@ -60,6 +69,59 @@ class LoadedSecret:
     secret: Secret
     shown: str
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LaterSecret:
+    """A secret that may not be there yet, and is looked for again.
+
+    Attributes:
+        route: Where it will be; None where none was named.
+        production: Whether it is judged as production demands.
+    """
+
+    route: SecretRoute | None
+    production: bool
+
+    def look(self) -> LoadedSecret | None:
+        """Read it; None while it is not there.
+
+        Raises:
+            ConfigError: What is there is no secret, or, under production, kept unsafely.
+        """
+        if self.route is None:
+            return None
+        source = self.route.source
+        if isinstance(source, FileSource) and not source.path.exists():
+            return None
+        return load_secret(self.route, production=self.production)
+
+
+NO_LATER_SECRET: Final = LaterSecret(None, production=True)
+"""Nothing was named."""
+
+
+def find_later_secret(name: str, sources: Sources, *, beside: str, production: bool) -> LaterSecret:
+    """Return where a secret will be: as it is named, else in ``….next`` beside another's file.
+
+    Args:
+        name: Of the setting, such as ``next_committee_secret``.
+        sources: All sources of settings.
+        beside: The setting whose file it is beside.
+        production: Whether it is judged as production demands.
+
+    Raises:
+        ConfigError: When one place gives it in two ways, or what it gives has another shape.
+    """
+    route = find_secret(name, sources)
+    other = find_secret(beside, sources)
+    if route is None and other is not None and isinstance(other.source, FileSource):
+        path = other.source.path
+        if not other.source.credential:
+            route = SecretRoute(
+                name.upper(), "the file beside", FileSource(path.with_name(f"{path.name}.next"))
+            )
+    return LaterSecret(route, production)
 
 
 def find_secret(name: str, sources: Sources) -> SecretRoute | None:

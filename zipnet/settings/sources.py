@@ -45,13 +45,14 @@ __all__ = [
     "shape_of",
 ]
 
-SECRET_NAMES = ("secret", "committee_secret")
+SECRET_NAMES = ("secret", "committee_secret", "next_committee_secret")
 MAX_CONFIG_BYTES = 64 * 1024
 _PATH_KEYS = (
     "descriptor",
     "state",
     "secret_file",
     "committee_secret_file",
+    "next_committee_secret_file",
     "admin",
     "token",
     "tdx_collateral",

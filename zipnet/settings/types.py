@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from zipnet.access.bounds import DEFAULT_BOUNDS, WallBounds
 from zipnet.access.terms import NO_TERMS, AccessTerms
+from zipnet.settings.secretfiles import NO_LATER_SECRET, LaterSecret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,6 +149,7 @@ class ServerSettings(NodeSettings):
 
     Attributes:
         committee_secret: The committee's secret; its fingerprint is the descriptor's.
+        next_committee_secret: Where the one is, or will be, that takes its place.
         index: The server's index in the descriptor.
         state: Folder of the durable state, not created here; None keeps everything in memory.
         min_participants: Fewest clients this server unblinds a round for.
@@ -160,6 +162,7 @@ class ServerSettings(NodeSettings):
     index: ServerIndex
     state: Path | None
     min_participants: int
+    next_committee_secret: LaterSecret = NO_LATER_SECRET
     snapshot_every: int = DEFAULT_SNAPSHOT_EVERY
     etcd: Endpoint | None = None
 

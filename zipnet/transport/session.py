@@ -35,6 +35,7 @@ from zipnet.errors import (
     UnknownInstanceError,
     ZipnetError,
 )
+from zipnet.protocol.committee_secrets import CommitteeSecrets
 from zipnet.protocol.identity import HYBRID_SIGNATURE_BYTES, Identity, PublicIdentity
 from zipnet.protocol.ids import GroupId, InstanceId, PeerId
 from zipnet.transport.bond import Bond, LinkEvidence
@@ -93,7 +94,8 @@ class SessionTerms:
         role: What this side is.
         identity: This side's keys; None for a reader only.
         boot_id: 16 random bytes drawn when this process started.
-        committee_secret: The committee secret, for servers only.
+        committee_secret: The committee secret, for servers only; or several, while one takes
+            another's place.
         expected_peer: Peer id the acceptor must prove; None accepts the certificate's owner.
         expected_role: Role the acceptor must have; None accepts any.
         limits: Bounds of the session.
@@ -107,7 +109,7 @@ class SessionTerms:
     role: Role
     identity: Identity | None = field(repr=False)
     boot_id: bytes
-    committee_secret: Secret | None = field(default=None, repr=False)
+    committee_secret: Secret | CommitteeSecrets | None = field(default=None, repr=False)
     expected_peer: PeerId | None = None
     expected_role: Role | None = None
     limits: Limits = DEFAULT_LIMITS
@@ -183,6 +185,7 @@ class _Side:
     def __init__(self, connection: Connection, terms: SessionTerms) -> None:
         self.connection = connection
         self.terms = terms
+        self.shown: Secret | None = None
 
     async def send(self, kind: SessionKind, message: Hello | HelloReply | Proof | Welcome) -> None:
         await self.connection.send(Frame(kind, 0, encode_handshake(message)))
@@ -207,7 +210,8 @@ class _Side:
         """This side's committee proof, where one is due."""
         if not transcript.among_committee:
             return None
-        return committee_mac(self._secret(), transcript, side)
+        # An acceptor answers with what it was shown: that one is held at the other end as well.
+        return committee_mac(self.shown or self._secrets()[0], transcript, side)
 
     def check_mac(self, transcript: Transcript, side: Side, mac: bytes | None) -> bool:
         """Check the other side's committee proof, where one is due; tells whether it was."""
@@ -215,13 +219,18 @@ class _Side:
             if mac is not None:
                 raise RemoteProtocolError("a committee proof came where none was due")
             return False
-        verify_committee_mac(self._secret(), transcript, side, mac)
+        self.shown = verify_committee_mac(self._secrets(), transcript, side, mac)
         return True
 
-    def _secret(self) -> Secret:
-        if self.terms.committee_secret is None:
+    def _secrets(self) -> tuple[Secret, ...]:
+        held = self.terms.committee_secret
+        if isinstance(held, CommitteeSecrets):
+            believed = held.believed
+        else:
+            believed = () if held is None else (held,)
+        if not believed:
             raise LocalProtocolError("a server needs the committee secret for its handshake")
-        return self.terms.committee_secret
+        return believed
 
 
 class _Initiator(_Side):

@@ -50,6 +50,8 @@ from zipnet.protocol.identity import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zipnet.protocol.ids import GroupId, InstanceId, PeerId
     from zipnet.protocol.secret import Secret
 
@@ -298,20 +300,27 @@ def committee_mac(secret: Secret, transcript: Transcript, side: Side) -> bytes:
 
 
 def verify_committee_mac(
-    secret: Secret, transcript: Transcript, side: Side, mac: bytes | None
-) -> None:
-    """Check the other side's proof that it knows the committee secret, in constant time.
+    secrets: Sequence[Secret], transcript: Transcript, side: Side, mac: bytes | None
+) -> Secret:
+    """Return which committee secret the other side proved to know; compares in constant time.
+
+    Args:
+        secrets: What it may be proved with: one, or two while one takes the other's place.
+        transcript: The handshake.
+        side: Which side's proof it is.
+        mac: The proof.
 
     Raises:
         AdmissionError: With code ``bad_committee_proof`` when it is absent or wrong.
     """
-    expected = committee_mac(secret, transcript, side)
-    if mac is None or not hmac.compare_digest(expected, mac):
-        raise AdmissionError(
-            "the peer does not know this committee's secret",
-            code="bad_committee_proof",
-            hint="all servers of one instance need the same committee secret",
-        )
+    for secret in secrets:
+        if mac is not None and hmac.compare_digest(committee_mac(secret, transcript, side), mac):
+            return secret
+    raise AdmissionError(
+        "the peer does not know this committee's secret",
+        code="bad_committee_proof",
+        hint="all servers of one instance need the same committee secret",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from tests.conformance.transport.parties import (
     served,
     terms,
 )
+from tests.harness.committee import HarnessCommittee
 from zipnet.errors import (
     AdmissionError,
     DuplicateIdentityError,
@@ -31,7 +32,8 @@ from zipnet.errors import (
     ZipnetError,
 )
 from zipnet.ports import Connection, PeerCertificate
-from zipnet.protocol.ids import GroupId, InstanceId
+from zipnet.protocol.committee_secrets import CommitteeSecrets
+from zipnet.protocol.ids import GroupId, InstanceId, committee_fingerprint
 from zipnet.protocol.secret import Secret
 from zipnet.transport.session import HelloFacts, Role, SessionTerms, accept, initiate
 from zipnet.wire.frames import Frame, SessionKind
@@ -190,6 +192,45 @@ async def test_an_acceptor_without_the_committee_secret_cannot_pass_for_a_server
     async with node.running() as listener:
         with pytest.raises(AdmissionError) as caught:
             await node.dial(listener.port, terms(2, Role.SERVER))
+    assert caught.value.code == "bad_committee_proof"
+
+
+OLD, NEW = bytes(range(32)), bytes(range(1, 33))
+# What each side holds, the one in force first; and whether they may link.
+ROTATIONS = {
+    "neither has adopted": (([OLD, NEW], False), ([OLD, NEW], False), True),
+    "one has adopted": (([OLD, NEW], True), ([OLD, NEW], False), True),
+    "the other has adopted": (([OLD, NEW], False), ([OLD, NEW], True), True),
+    "one was not given the new one": (([OLD], True), ([OLD, NEW], True), True),
+    "the other was not given it": (([OLD, NEW], True), ([OLD], True), False),
+    "one has the old one alone, after the window": (([OLD], False), ([NEW], True), False),
+    "the other has it alone, after the window": (([NEW], True), ([OLD], False), False),
+}
+
+
+def _held(values: list[bytes], adopted: bool) -> CommitteeSecrets:
+    first = HarnessCommittee().descriptor
+    names = committee_fingerprint(Secret(NEW if adopted else OLD), first.descriptor.instance)
+    descriptor = replace(first, descriptor=replace(first.descriptor, rotated_secret=names))
+    return CommitteeSecrets(descriptor, map(Secret, values))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "links"), ROTATIONS.values(), ids=[n.replace(" ", "-") for n in ROTATIONS]
+)
+async def test_servers_link_while_one_committee_secret_takes_anothers_place(
+    engine: Engine, ours: tuple[list[bytes], bool], theirs: tuple[list[bytes], bool], links: bool
+) -> None:
+    node = Node(engine, terms=terms(1, Role.SERVER, committee_secret=_held(*theirs)))
+    dialling = terms(2, Role.SERVER, committee_secret=_held(*ours))
+    async with node.running() as listener:
+        if links:
+            session = await node.dial(listener.port, dialling)
+            assert session.peer.committee_proved
+            await session.close()
+            return
+        with pytest.raises(AdmissionError) as caught:
+            await node.dial(listener.port, dialling)
     assert caught.value.code == "bad_committee_proof"
 
 

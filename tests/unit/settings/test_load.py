@@ -21,6 +21,7 @@ from zipnet.settings import (
     load_client,
     load_server,
 )
+from zipnet.settings.keyfiles import create_secret_file
 from zipnet.settings.values import ALLOW_FEW_PARTICIPANTS, ALLOW_PUBLIC_METRICS
 
 CANARY = "canary-value-5d1c"
@@ -167,6 +168,30 @@ def test_paths_in_the_file_are_relative_to_the_file(files: InstanceFiles, tmp_pa
 
 
 # -- secrets -------------------------------------------------------------------------------------
+
+
+def test_the_next_committee_secret_is_looked_for_beside_the_present_one(
+    files: InstanceFiles,
+) -> None:
+    settings = load_server(_server_flags(files), {}, now=NOW)
+    assert settings.next_committee_secret.look() is None
+    present = files.secret_file("committee")
+    beside = present.with_name(f"{present.name}.next")
+    create_secret_file(beside, os.urandom)
+    found = settings.next_committee_secret.look()
+    assert found is not None
+    assert found.secret != settings.committee_secret
+    elsewhere = files.folder / "elsewhere"
+    environ = {"ZIPNET_NEXT_COMMITTEE_SECRET_FILE": str(elsewhere)}
+    named = load_server(_server_flags(files), environ, now=NOW).next_committee_secret
+    assert named.look() is None
+    beside.rename(elsewhere)
+    again = named.look()
+    assert again is not None
+    assert again.secret == found.secret
+    elsewhere.write_text("no secret")
+    with pytest.raises(ConfigError, match="NEXT_COMMITTEE_SECRET"):
+        named.look()
 
 
 def test_secrets_come_as_variable_file_or_credential_and_never_print(files: InstanceFiles) -> None:

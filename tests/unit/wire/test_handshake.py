@@ -129,9 +129,9 @@ def test_proofs_cannot_be_reflected(identity: Identity) -> None:
         verify_transcript(identity.public, SERVERS, Side.ACCEPTOR, signature)
     secret = Secret(bytes(range(32)))
     mac = committee_mac(secret, SERVERS, Side.INITIATOR)
-    verify_committee_mac(secret, SERVERS, Side.INITIATOR, mac)
+    verify_committee_mac([secret], SERVERS, Side.INITIATOR, mac)
     with pytest.raises(AdmissionError):
-        verify_committee_mac(secret, SERVERS, Side.ACCEPTOR, mac)
+        verify_committee_mac([secret], SERVERS, Side.ACCEPTOR, mac)
 
 
 def test_a_committee_proof_needs_the_secret_and_never_holds_it() -> None:
@@ -140,7 +140,7 @@ def test_a_committee_proof_needs_the_secret_and_never_holds_it() -> None:
     assert mac != bytes(range(32))
     for wrong in (committee_mac(other, SERVERS, Side.ACCEPTOR), None, b"", mac[:31]):
         with pytest.raises(AdmissionError) as caught:
-            verify_committee_mac(secret, SERVERS, Side.ACCEPTOR, wrong)
+            verify_committee_mac([secret], SERVERS, Side.ACCEPTOR, wrong)
         assert caught.value.code == "bad_committee_proof"
 
 
