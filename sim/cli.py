@@ -93,7 +93,7 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     """Run a network of real processes on loopback, and show it as it goes.
 
     At a terminal, keys bring faults about: k kills who leads, s stops it for a while, p cuts it
-    off, w slows it down, c puts its clock wrong; q ends the run.
+    off, w slows it down, c puts its clock wrong, r rotates its TLS certificate; q ends the run.
     """
     from sim.cluster.show import run_cluster  # noqa: PLC0415 - the other verbs need none of it
 

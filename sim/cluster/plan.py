@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 LEADER: Final = "leader"
-FaultKind = Literal["crash", "stop", "partition", "slow", "skew"]
+FaultKind = Literal["crash", "stop", "partition", "slow", "skew", "rotate"]
 _MOST_CLIENTS: Final = 256
 _MOST_AGGREGATORS: Final = 32
 

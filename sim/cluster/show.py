@@ -29,6 +29,7 @@ _KEYS: Final[dict[str, FaultKind]] = {
     "p": "partition",
     "w": "slow",
     "c": "skew",
+    "r": "rotate",
 }
 _KEY_FAULT_S: Final = 3.0
 
@@ -52,7 +53,7 @@ async def _run(run: ClusterRun, say: Callable[[str], None]) -> Outcome:
     if not sys.stdin.isatty():
         return await run.run(stop)
     with _keys(loop, lambda key: _on_key(run, stop, key)):
-        say("sim: keys: k kill, s stop, p partition, w slow, c skew whoever leads; q ends")
+        say("sim: keys: k kill, s stop, p partition, w slow, c skew, r rotate who leads; q ends")
         return await run.run(stop)
 
 

@@ -248,6 +248,8 @@ class ClusterWorld:
         if said.get("event") == "standing_changed" and said.get("leader"):
             self.leader = name
             self._note("leader_elected", name, 0.0, "")
+        elif said.get("event") == "descriptor_adopted":
+            self._note("descriptor_adopted", name, float(said["version"]), "")
 
     # -- trouble -------------------------------------------------------------------------------
 
@@ -267,6 +269,8 @@ class ClusterWorld:
                 self.processes[name].signal(signal.SIGCONT)
             elif fault.kind == "skew":
                 await self._skew(name, fault.for_s)
+            elif fault.kind == "rotate":
+                await self._rotate(name, fault.for_s)
             else:
                 await self._disturb(name, fault)
         finally:
@@ -288,6 +292,16 @@ class ClusterWorld:
         fresh.replace(file)
         await asyncio.sleep(for_s)
         file.unlink()
+
+    async def _rotate(self, name: str, for_s: float) -> None:
+        """Publish the next version of the descriptor, with another certificate for a node."""
+        draft = "next.toml"
+        await self._command(
+            *("rotate", "tls", "d.toml", "--node", name, "--secret-file", f"{name}.secret"),
+            *("--key", "operator.secret", "--out", draft),
+        )
+        (self.folder / draft).replace(self.descriptor)
+        await asyncio.sleep(for_s)
 
     async def _disturb(self, name: str, fault: ClusterFault) -> None:
         relays = [r for ends, r in self._pairs.items() if name in ends]

@@ -178,15 +178,21 @@ rejoin = 0.5
 def test_jammers_churn_and_a_wrong_clock_cost_no_message(tmp_path: Path) -> None:
     scenario, report = tmp_path / "troubled.toml", tmp_path / "out"
     scenario.write_text(_TROUBLED)
-    skew = ("--fault", "skew:leader:1:3")
-    done = program("run", "--scenario", scenario, "--no-sweep", *skew, "--report", report)
+    faults = ("--fault", "skew:leader:1:2", "--fault", "rotate:2:4:1", "--fault", "rotate:root:6:1")
+    done = program("run", "--scenario", scenario, "--no-sweep", *faults, "--report", report)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].endswith("published=6 recovered=6")
     events = [json.loads(line) for line in _lines(report)]
     names = [row["event"] for row in events]
     assert "client_left" in names
     assert "client_returned" in names
-    assert [row["note"] for row in events if row["event"] == "fault_began"] == ["skew"]
+    begun = [row["note"] for row in events if row["event"] == "fault_began"]
+    assert begun == ["skew", "rotate", "rotate"]
+    adopted = {
+        (row["node"], row["value"]) for row in events if row["event"] == "descriptor_adopted"
+    }
+    nodes = ("server-0", "server-1", "server-2", "root")
+    assert {(name, version) for name in nodes for version in (2, 3)} <= adopted
     took = [row["value"] for row in events if row["event"] == "round_sealed"]
     assert all(0 <= seconds < 60 for seconds in took), took
     assert json.loads((report / "summary.json").read_text())["figures"]["slots_void"] > 0
