@@ -110,7 +110,10 @@ class Leader:
         waits = view.now < view.returning_since + self._cadence.round_deadline_ms / 1000
         wanted = max(self._min_participants, view.returning if waits else 0)
         few = state.registry.active_count < wanted
-        if early or (few and not state.has_untold_retirements()):
+        # Whoever a new version retired hears of the version itself, and is back before a round in
+        # which nobody could take part would tell them.
+        told = not state.has_untold_retirements() or (waits and view.returning > 0)
+        if early or (few and told):
             return None
         descriptor = state.descriptor
         everyone = range(len(descriptor.committee))

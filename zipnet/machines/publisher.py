@@ -166,6 +166,7 @@ class PublisherMachine:
         self._spoke: set[RoundNumber] = set()
         self._fruitless = 0
         self._decided_until: RoundNumber | None = None
+        self._early: RoundHeader | None = None
 
     @property
     def registered(self) -> bool:
@@ -232,7 +233,7 @@ class PublisherMachine:
             case AnnouncementsReceived():
                 return self._on_announcements(event)
             case RegistrationAccepted():
-                return self._on_registration_accepted(event)
+                return self._on_registration_accepted(event, now)
             case RegistrationFailed():
                 self._drop_pending()
                 return []
@@ -281,7 +282,9 @@ class PublisherMachine:
             return self._refuse(error.reason, str(error))
         return [SendRegistration(self._pending.blob)]
 
-    def _on_registration_accepted(self, event: RegistrationAccepted) -> list[PublisherEffect]:
+    def _on_registration_accepted(
+        self, event: RegistrationAccepted, now: float
+    ) -> list[PublisherEffect]:
         if self._pending is None:
             return self._refuse("local_protocol", "a registration was accepted that was not sent")
         self._drop_registration()
@@ -294,7 +297,10 @@ class PublisherMachine:
         self._pending = None
         self._registered = event
         self._withholding.joined()
-        return [CountCrowd()]
+        early, self._early = self._early, None
+        if early is None or early.round <= self._guard.last:
+            return [CountCrowd()]
+        return [*self._take_part(early, now), CountCrowd()]
 
     def _on_envelope_accepted(self, event: EnvelopeAccepted) -> list[PublisherEffect]:
         self._withholding.took_part()
@@ -314,7 +320,7 @@ class PublisherMachine:
         """Ask the user's policy again; where a server was replaced, no registration reaches it."""
         trust = self._policy.trust.bind(event.descriptor)
         replaced = event.descriptor.committee != self._descriptor.committee
-        self._descriptor, self._trust = event.descriptor, trust
+        self._descriptor, self._trust, self._early = event.descriptor, trust, None
         if not replaced:
             return []
         self._drop_registration()
@@ -347,6 +353,8 @@ class PublisherMachine:
         # A signed header says which later rounds had no record: their fragments may go again.
         self._outgoing.abandon_after(header.previous_final)
         self._claims.forget_between(header.previous_final, header.round)
+        # The answer to a registration may come after the round it is already good for.
+        self._early = header if self._registered is None else None
         count: list[PublisherEffect] = [CountCrowd()] if self._wants_count() else []
         return self._behind(header) + self._take_part(header, now) + count
 
@@ -442,6 +450,8 @@ class PublisherMachine:
 
     def _accept(self, record: VerifiedRecord) -> list[PublisherEffect]:
         self._last = record
+        if self._early is not None and self._early.round <= record.round:
+            self._early = None
         self._claims.forget_before(record.round)
         effects: list[PublisherEffect] = []
         landed = self._outgoing.land(record)
@@ -470,6 +480,8 @@ class PublisherMachine:
         return Progressed(message.ticket, stage, number, placed, fragments)
 
     def _on_abort(self, event: AbortReceived) -> list[PublisherEffect]:
+        if self._early is not None and self._early.round <= event.round:
+            self._early = None
         if event.why in AbortReason.__members__.values():
             why = AbortReason(event.why).name.lower()
             self._trouble = f"round {event.round} was given up: {why}"

@@ -605,7 +605,8 @@ class Aggregator:
 
     async def on_descriptor(self, descriptor: TrustedDescriptor) -> None:
         """A later version is out: go by it from now on."""
-        await self._live.use(descriptor)
+        if await self._live.use(descriptor):
+            self._feed.publish_version(descriptor.version)
 
     async def on_link_up(self, session: Session) -> None:
         """Show this node's capability, where it has one, before anything is asked."""

@@ -33,6 +33,7 @@ from zipnet.wire.messages import (
     RoundOpened,
     Subscribe,
     Subscribed,
+    VersionAdopted,
     decode,
     encode,
 )
@@ -174,6 +175,13 @@ class Feed:
         """Tell all subscribers that a round was given up."""
         payload = encode(RoundAborted(round=round_number, why=why))
         self._publish(_Push(Kind.ROUND_ABORTED, payload))
+
+    def publish_version(self, version: int) -> None:
+        """Tell all subscribers which version of the descriptor is in force, before its rounds.
+
+        Whoever has to register anew under it can be back for the next round.
+        """
+        self._publish(_Push(Kind.VERSION_ADOPTED, encode(VersionAdopted(version=version))))
 
     def _publish(self, push: _Push) -> None:
         for subscriber in list(self._subscribers.values()):

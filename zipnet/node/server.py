@@ -353,6 +353,7 @@ class _Server:
             on_lagged=self.metrics.bus_lagged.inc,
         )
         self.keeper.attach(self.feed)
+        self._live.tell(lambda new: self.feed.publish_version(new.version))
         self.machine = machine
         self.acts = ServerActs(parts)
         self._wall_parts = WallParts(

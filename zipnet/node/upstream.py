@@ -41,6 +41,7 @@ from zipnet.wire.messages import (
     RoundOpened,
     Subscribe,
     Subscribed,
+    VersionAdopted,
     decode,
     encode,
 )
@@ -62,7 +63,13 @@ __all__ = ["Upstream", "UpstreamSink"]
 _PAUSE_S = 0.05
 _MAX_PAUSE_S = 2.0
 _SETTLED_S = 5.0
-_TAKEN = (Kind.ROUND_OPENED, Kind.RECORD_SEALED, Kind.ROUND_ABORTED, Kind.REVOKED)
+_TAKEN = (
+    Kind.ROUND_OPENED,
+    Kind.RECORD_SEALED,
+    Kind.ROUND_ABORTED,
+    Kind.VERSION_ADOPTED,
+    Kind.REVOKED,
+)
 _log = get_logger(__name__)
 
 
@@ -368,6 +375,8 @@ class Upstream:
             case Kind.ROUND_ABORTED:
                 aborted = decode(frame.payload, RoundAborted)
                 self._sink.on_aborted(RoundNumber(aborted.round), aborted.why)
+            case Kind.VERSION_ADOPTED:
+                await self._know_version(decode(frame.payload, VersionAdopted).version)
             case _:
                 raise RemoteProtocolError("a server pushed something nobody subscribed to")
 

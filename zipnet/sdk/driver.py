@@ -83,6 +83,7 @@ from zipnet.wire.messages import (
     SubmitEnvelope,
     Subscribe,
     Subscribed,
+    VersionAdopted,
     decode,
     encode,
 )
@@ -467,6 +468,9 @@ class PublisherDriver:
             case Kind.ROUND_ABORTED:
                 aborted = decode(frame.payload, RoundAborted)
                 self._step(AbortReceived(RoundNumber(aborted.round), aborted.why))
+            case Kind.VERSION_ADOPTED:
+                adopted = decode(frame.payload, VersionAdopted)
+                await self._know_version(session, adopted.version)
             case _:
                 raise RemoteProtocolError(f"frame kind {frame.kind} is no push for a client")
 

@@ -295,7 +295,7 @@ class Reader:
                 if header.round > opened:
                     opened = header.round
                     await queue.put(_SIGN_OF_LIFE)
-            elif frame.kind == Kind.ROUND_ABORTED:
+            elif frame.kind in {Kind.ROUND_ABORTED, Kind.VERSION_ADOPTED}:
                 pass  # nobody signs it, so it is no sign of the committee
             else:
                 raise RemoteProtocolError(f"frame kind {frame.kind} is no push for a reader")

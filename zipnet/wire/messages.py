@@ -61,6 +61,7 @@ __all__ = [
     "Subscribed",
     "TakeSeat",
     "Version",
+    "VersionAdopted",
     "decode",
     "encode",
 ]
@@ -102,6 +103,7 @@ class Kind(IntEnum):
     GET_CHECKPOINT = 35
     GET_VERSION = 36
     GET_DESCRIPTOR = 37
+    VERSION_ADOPTED = 38
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -205,6 +207,12 @@ class RoundAborted(Message, frozen=True, kw_only=True):
 
     round: Number
     why: Annotated[int, Meta(ge=0, le=255)]
+
+
+class VersionAdopted(Message, frozen=True, kw_only=True):
+    """The committee goes by this version of the descriptor; a hint to ask for it, not signed."""
+
+    version: Number
 
 
 class GetRecords(Message, frozen=True, kw_only=True):
@@ -373,6 +381,7 @@ _DECODERS: dict[type[Message], msgspec.msgpack.Decoder[Message]] = {
         RoundOpened,
         RecordSealed,
         RoundAborted,
+        VersionAdopted,
         GetRecords,
         Records,
         GetCheckpoint,

@@ -266,8 +266,10 @@ def test_after_everybody_was_retired_the_next_round_waits_for_them_to_return() -
     leader = Leader(ServerIndex(0), cadence, 2)
     everybody = frozenset({ServerIndex(1), ServerIndex(2)})
     view = LeaderView(10.0, 5, 9.0, everybody, {}, returning=3, returning_since=9.0)
-    # The first one tells them.
-    telling = leader.decide(state, view)
+    # They hear of the version as it is adopted.
+    assert leader.decide(state, view) is None
+    # Where nobody is back in time, a round tells them.
+    telling = leader.decide(state, replace(view, now=14.1))
     assert isinstance(telling, RoundHeader)
     assert telling.descriptor_version == 2
     put(state, OpenRound(sign_header(telling, COMMITTEE.identities[0])))

@@ -30,6 +30,7 @@ from zipnet.machines.publisher_events import (
     Stopped,
     TimerFired,
 )
+from zipnet.protocol.command import AbortReason
 from zipnet.protocol.header import SignedHeader, sign_header
 from zipnet.protocol.ids import Digest, GroupId, RegistryIndex, RoundNumber, ServerIndex
 from zipnet.protocol.record import Record, VerifiedRecord, verify_record
@@ -208,6 +209,40 @@ class TestOneEnvelopePerRound:
         committee.abort()
         committee.open_round()
         assert len(publisher.show_header()) == 1
+
+    @pytest.mark.parametrize(
+        ("meanwhile", "envelopes"),
+        [("nothing", 1), ("given up", 0), ("sealed", 0), ("shown again", 1)],
+    )
+    def test_a_round_that_opened_before_the_answer_to_a_registration_is_taken_part_in(
+        self,
+        committee: HarnessCommittee,
+        crowd: list[HarnessPublisher],
+        meanwhile: str,
+        envelopes: int,
+    ) -> None:
+        late = HarnessPublisher(committee, "late")
+        blobs = tuple(committee.announcements())
+        (sent,) = late.feed(AnnouncementsReceived(blobs, 1_001))
+        assert isinstance(sent, SendRegistration)
+        answer = RegistrationAccepted(*committee.register(sent.blob))
+        committee.open_round()
+        assert late.show_header() == []
+        if meanwhile == "given up":
+            late.feed(AbortReceived(committee.abort(), AbortReason.NO_AGGREGATE))
+        elif meanwhile == "sealed":
+            for publisher in crowd:
+                for envelope in publisher.show_header():
+                    committee.submit(envelope)
+            committee.seal()
+            late.show_record()
+        found = [e.envelope for e in late.feed(answer) if isinstance(e, SendEnvelope)]
+        if meanwhile == "shown again":
+            assert late.show_header() == []
+        assert len(found) == envelopes
+        for envelope in found:
+            assert envelope.sender == answer.index
+            committee.submit(envelope)
 
     def test_rounds_too_far_ahead_ask_for_a_new_registration(
         self, committee: HarnessCommittee, crowd: list[HarnessPublisher]

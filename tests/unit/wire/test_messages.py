@@ -44,6 +44,7 @@ MESSAGES: dict[str, m.Message] = {
     "register with evidence": m.Register(registration=b"r", evidence=b"e"),
     "get kem evidence": m.GetKemEvidence(announcement=bytes(32)),
     "kem evidence": m.KemEvidence(evidence=b"e"),
+    "version adopted": m.VersionAdopted(version=2),
     "get checkpoint": m.GetCheckpoint(),
     "signed checkpoint": m.SignedCheckpoint(note=b"n"),
     "get descriptor": m.GetDescriptor(version=2),
