@@ -19,7 +19,8 @@ TYPED := $(wildcard zipnet tdx sim tests benchmarks examples)
 MESSAGES ?= examples/messages.txt
 TDX ?= off
 TESTS ?= tests
-WORKERS ?= 2
+# More than there are processors: most tests of real processes wait most of the time.
+WORKERS ?= 3
 PYTEST_ARGS ?=
 
 .PHONY: demo
