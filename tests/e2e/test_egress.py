@@ -29,6 +29,7 @@ def network(tmp_path: Path) -> Iterator[LiveNetwork]:
 
 
 @pytest.mark.requirement("L5")
+@pytest.mark.requirement("L17")
 @pytest.mark.parametrize("name", ["s0", "root"])
 def test_a_smuggler_in_a_running_node_gets_nothing_out(network: LiveNetwork, name: str) -> None:
     node = network.nodes[name]
