@@ -58,7 +58,7 @@ def server(
 ) -> None:
     """Run a committee server until SIGTERM or Ctrl-C."""
     from zipnet.cli.service import run_service
-    from zipnet.node.server import run_server
+    from zipnet.node.server_start import run_server
     from zipnet.settings import load_server
 
     flags: dict[str, object] = {

@@ -22,7 +22,7 @@ from zipnet.gateway import Gateway, GatewayOptions
 from zipnet.host.guests import Guest, Host
 from zipnet.node.aggregator import run_aggregator
 from zipnet.node.notify import ServiceNotifier
-from zipnet.node.server import run_server
+from zipnet.node.server_start import run_server
 from zipnet.protocol.descriptor import parse_descriptor, sign_descriptor, trust_descriptor
 from zipnet.protocol.identity import Identity
 from zipnet.protocol.ids import DEFAULT_UNIVERSE, ServerIndex

@@ -1,16 +1,12 @@
-"""The committee server: every part put together, started in order and stopped in order.
+"""The committee server: every part put together, and run until it is told to stop.
 
-Start: settings are already checked; ask the other servers whether somebody else lives under this
-identity; only then touch the disk; bind the ports; join. So a misconfigured or doubled node writes
-nothing.
-
-One long module, because it is the one place where all parts of a server meet.
+``zipnet.node.server_start`` opens what it needs first. One long module, because it is the one place
+where all parts of a server meet.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -22,7 +18,6 @@ from prometheus_client import CollectorRegistry
 from zipnet.access.policy import Service
 from zipnet.errors import (
     DuplicateIdentityError,
-    StorageError,
     ZipnetError,
 )
 from zipnet.machines.guard import ReleaseGuard
@@ -30,44 +25,31 @@ from zipnet.machines.server import ServerMachine
 from zipnet.machines.server_effects import ClientNotAdmitted, KemTurnDue
 from zipnet.node.admin import open_admin
 from zipnet.node.admin_verbs import AdminHooks, NodeVerbs
-from zipnet.node.alone import Target, require_alone
-from zipnet.node.attestation import NodeAttestation
 from zipnet.node.audit import AuditTrail
 from zipnet.node.breakers import Breakers
 from zipnet.node.build import build_commit, build_version
 from zipnet.node.capabilities import SessionCapabilities
 from zipnet.node.client_evidence import ClientEvidenceKeeper
 from zipnet.node.clock_watch import ClockWatch
-from zipnet.node.committee_secret import committee_secrets_of, require_committee_secret
 from zipnet.node.engine import open_engine
 from zipnet.node.feed import Feed
 from zipnet.node.http import serve_http
 from zipnet.node.kem_evidence import KemEvidenceKeeper
 from zipnet.node.listen import ListenLimits, NodeListener
-from zipnet.node.live_descriptor import LiveDescriptor, certificates_of
+from zipnet.node.live_descriptor import LiveDescriptor
 from zipnet.node.mesh import CommitteeMesh
-from zipnet.node.notify import ServiceNotifier
 from zipnet.node.record_keeper import RecordKeeper
 from zipnet.node.restarts import count_start
 from zipnet.node.revocations import NodeRevocations
-from zipnet.node.safe_mode import is_failed_write, note_of, serve_readers_only
 from zipnet.node.server_acts import ServerActs
 from zipnet.node.server_driver import EventQueue, ServerDriver, safe_mode_in
 from zipnet.node.server_health import SERVER_CONDITIONS, ServerHealth
 from zipnet.node.server_parts import ServerParts
 from zipnet.node.server_routes import ServerRoutes
-from zipnet.node.server_state import (
-    RECORDS_FOLDER,
-    ServerState,
-    make_folders,
-    open_durable,
-    open_in_memory,
-)
-from zipnet.node.server_succession import ServerSuccession, settings_for_readers, settings_in_force
-from zipnet.node.settings_guard import require_not_older
+from zipnet.node.server_succession import ServerSuccession
 from zipnet.node.traces import NodeTraces
 from zipnet.node.version import version_facts
-from zipnet.node.wall import Wall, WallParts, link_limits
+from zipnet.node.wall import Wall, WallParts
 from zipnet.observe.health import Health
 from zipnet.observe.log import get_logger
 from zipnet.observe.metrics import NodeMetrics
@@ -75,28 +57,29 @@ from zipnet.observe.tracing import round_trace_id
 from zipnet.protocol.attestation import Gate
 from zipnet.protocol.ids import ServerIndex, short_peer_id
 from zipnet.protocol.pads import PadEngine
-from zipnet.storage.marker import SafeModeMarker
-from zipnet.transport.certificate import CERTIFICATE_ENDS, registered_certificate
+from zipnet.transport.certificate import CERTIFICATE_ENDS
 from zipnet.transport.dial import PersistentLink, refusal_code
-from zipnet.transport.quic import QuicTransport
 from zipnet.transport.session import Role, SessionTerms
-from zipnet.transport.tls import TlsTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
-    from pathlib import Path
+    from collections.abc import Callable, Iterable
 
-    from zipnet.attestation import PlatformAttestor
     from zipnet.machines.server_effects import StandingChanged
+    from zipnet.node.attestation import NodeAttestation
+    from zipnet.node.notify import ServiceNotifier
+    from zipnet.node.server_state import (
+        ServerState,
+    )
     from zipnet.protocol.committee_secrets import CommitteeSecrets
     from zipnet.protocol.ids import PeerId, RegistryIndex
     from zipnet.protocol.record import VerifiedRecord
     from zipnet.protocol.revocation import Revocation
     from zipnet.settings import ServerSettings
-    from zipnet.storage.marker import SafeModeNote
+    from zipnet.transport.quic import QuicTransport
     from zipnet.transport.session import Session
+    from zipnet.transport.tls import TlsTransport
 
-__all__ = ["SystemClock", "run_server"]
+__all__ = ["CommitteeServer", "SystemClock"]
 
 _LOOK_AGAIN_S = 0.25
 
@@ -113,125 +96,7 @@ class SystemClock:
         return time.time()
 
 
-async def run_server(
-    settings: ServerSettings, stop: asyncio.Event, notifier: ServiceNotifier | None = None
-) -> None:
-    """Run a committee server until ``stop`` is set.
-
-    Args:
-        settings: Its settings, checked.
-        stop: Ends it.
-        notifier: Told when it is ready; the service manager's when None.
-
-    Raises:
-        ConfigError: When ports are taken or the state folder is somebody else's.
-        DuplicateIdentityError: When another live node uses this identity.
-        StorageError: When the durable state cannot be trusted.
-    """
-    boot_id = os.urandom(16)
-    attestation = NodeAttestation(settings, Role.SERVER, boot_id)
-    terms, transports = _identify(settings, attestation.attestor, boot_id)
-    await attestation.require_own()
-    await require_alone(_targets(settings), terms, transports[1], name=settings.node.name)
-    notifier = notifier or ServiceNotifier(os.environ)
-    run = partial(_run_on, settings, terms, transports, attestation, notifier, stop)
-    if settings.state is None:
-        await run(open_in_memory(settings))
-        return
-    make_folders(settings.state)
-    marker = SafeModeMarker(settings.state)
-    try:
-        require_not_older(settings, settings.state)
-        note = marker.read() or await _run_durable(settings, settings.state, run, marker)
-        if note is not None:
-            folder = settings.state / RECORDS_FOLDER
-            version = version_facts(settings)
-            await serve_readers_only(
-                settings_for_readers(settings, settings.state),
-                folder,
-                note,
-                terms,
-                transports,
-                stop,
-                notifier=notifier,
-                version=version,
-            )
-    finally:
-        marker.close()
-
-
-async def _run_durable(
-    settings: ServerSettings,
-    folder: Path,
-    run: Callable[[ServerState], Awaitable[None]],
-    marker: SafeModeMarker,
-) -> SafeModeNote | None:
-    """Run on a state folder; returns None at the end, or why the node is in safe mode."""
-    try:
-        await run(open_durable(settings, folder))
-    except (StorageError, BaseExceptionGroup) as error:
-        failure = error if isinstance(error, StorageError) else safe_mode_in(error)
-        if failure is None or not is_failed_write(failure):
-            raise
-        note = note_of(failure, time.time())
-        if not marker.set(note):
-            get_logger().error("safe_mode_not_marked", reason=note.cause, path=str(folder))
-        return note
-    return None
-
-
-async def _run_on(
-    settings: ServerSettings,
-    terms: SessionTerms,
-    transports: tuple[QuicTransport, TlsTransport],
-    attestation: NodeAttestation,
-    notifier: ServiceNotifier,
-    stop: asyncio.Event,
-    state: ServerState,
-) -> None:
-    try:
-        settings = await settings_in_force(settings, state, terms, transports[1])
-        secrets = require_committee_secret(settings, terms)
-        parts = (state, terms, transports, attestation, notifier)
-        await _Server(settings, secrets, *parts).run(stop)
-    finally:
-        state.close()
-
-
-def _identify(
-    settings: ServerSettings, attestor: PlatformAttestor | None, boot_id: bytes
-) -> tuple[SessionTerms, tuple[QuicTransport, TlsTransport]]:
-    descriptor = settings.descriptor
-    terms = SessionTerms(
-        instance_id=descriptor.descriptor.instance,
-        group_id=descriptor.group,
-        role=Role.SERVER,
-        identity=settings.identity,
-        boot_id=boot_id,
-        committee_secret=committee_secrets_of(settings),
-        attestor=attestor,
-        limits=link_limits(settings.bounds),
-    )
-    private_key = settings.identity.ed25519_private_key()
-    certificate = registered_certificate(private_key, settings.node.certificate)
-    registered = certificates_of(settings.descriptor)
-    return terms, (
-        QuicTransport(certificate, registered=registered, limits=terms.limits),
-        TlsTransport(certificate, registered=registered, limits=terms.limits),
-    )
-
-
-def _targets(settings: ServerSettings) -> list[Target]:
-    """Return the other servers, to be asked whether this identity is alive elsewhere."""
-    found = zip(settings.server_endpoints, settings.descriptor.committee_keys, strict=True)
-    return [
-        Target(endpoint.host, endpoint.port, key)
-        for index, (endpoint, key) in enumerate(found)
-        if index != settings.index
-    ]
-
-
-class _Server:
+class CommitteeServer:
     """One running server."""
 
     def __init__(
@@ -411,6 +276,7 @@ class _Server:
     # -- life ----------------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop`` is set, and close everything that was opened here."""
         settings = self._settings
         async with AsyncExitStack() as stack:
             listener = NodeListener(
