@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -143,11 +143,16 @@ def put_old_secret_aside(network: Guarded) -> None:
     wait_for(lambda: len(server.events("node_ready")) > ready, "it to be back among the others")
 
 
-def rotated(network: Guarded, name: str) -> list[str]:
-    """The kinds of keys a server's audit trail says were rotated."""
+def trail(network: Guarded, name: str) -> list[dict[str, Any]]:
+    """A server's audit trail."""
     done = run_zipnet("audit", "export", f"{name}.state/audit.log", cwd=network.folder)
     assert done.returncode == 0, done.stderr
-    entries = [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+
+
+def rotated(network: Guarded, name: str) -> list[str]:
+    """The kinds of keys a server's audit trail says were rotated."""
+    entries = trail(network, name)
     return [one["fields"]["mode"] for one in entries if one["event"] == "key_rotated"]
 
 
@@ -197,4 +202,6 @@ async def test_every_rotation_runs_under_traffic_without_a_lost_round(network: G
     network.close()
     kinds = {"descriptor_key", "tls", "committee_secret", "identity"}
     assert set(rotated(network, "s0")) == kinds
+    read = [one["fields"] for one in trail(network, "s0") if one["event"] == "secret_read"]
+    assert "NEXT_COMMITTEE_SECRET" in {one["setting"] for one in read}
     assert "dh" in rotated(network, "s1")

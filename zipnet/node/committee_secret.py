@@ -12,9 +12,12 @@ from zipnet.protocol.secret import Secret
 from zipnet.settings.secretsources import FileSource
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from zipnet.observe.health import Health
+    from zipnet.protocol.ids import Digest
     from zipnet.settings import ServerSettings
-    from zipnet.settings.secretfiles import LaterSecret, LoadedSecret
+    from zipnet.settings.secretfiles import LaterSecret
     from zipnet.transport.session import SessionTerms
 
 __all__ = ["CONDITION", "committee_secrets_of", "require_committee_secret", "watch_secret"]
@@ -53,35 +56,44 @@ def require_committee_secret(settings: ServerSettings, terms: SessionTerms) -> C
     return secrets
 
 
-async def watch_secret(secrets: CommitteeSecrets, later: LaterSecret, health: Health) -> None:
+async def watch_secret(
+    secrets: CommitteeSecrets,
+    later: LaterSecret,
+    health: Health,
+    on_read: Callable[[Digest], None],
+) -> None:
     """Take the next secret as soon as its file is there; without the one in force be not ready.
 
     A server that was not given it in time goes on with its links and signs nothing until then.
+
+    Args:
+        secrets: What is held.
+        later: Where the next one will be.
+        health: Where the condition ``committee_secret`` is kept.
+        on_read: Told the fingerprint of a secret that was read, for the audit trail.
     """
     seen: _Mark | None = None
     while True:
-        missing = secrets.in_force is None
-        try:
-            seen, loaded = await asyncio.to_thread(_look, later, seen)
-        except ConfigError as error:
-            loaded = None
-            _log.error("next_secret_refused", error=str(error))
-        if loaded is not None:
-            secrets.add(loaded.secret)
-        ok = secrets.in_force is not None
-        if ok and missing:
-            _log.info("committee_secret_given")
-        health.set(CONDITION, ok=ok, reason="not_given")
+        mark = await asyncio.to_thread(_mark_of, later)
+        if mark is not None and mark != seen:
+            try:
+                loaded = await asyncio.to_thread(later.look)
+            except ConfigError as error:  # said once for each change of the file
+                _log.error("next_secret_refused", error=str(error))
+            else:
+                if loaded is not None:
+                    on_read(secrets.add(loaded.secret))
+        seen = mark
+        health.set(CONDITION, ok=secrets.in_force is not None, reason="not_given")
         await asyncio.sleep(_LOOK_S)
 
 
-def _look(later: LaterSecret, seen: _Mark | None) -> tuple[_Mark | None, LoadedSecret | None]:
-    """Read the file if it is there and another one than was seen."""
+def _mark_of(later: LaterSecret) -> _Mark | None:
+    """Return what tells one state of the file from another; None while it is not there."""
     if later.route is None or not isinstance(later.route.source, FileSource):
-        return None, None
+        return None
     try:
         status = later.route.source.path.stat()
     except OSError:
-        return None, None
-    mark = (status.st_ino, status.st_mtime_ns, status.st_size)
-    return mark, None if mark == seen else later.look()
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from zipnet.node.server_state import ServerState
     from zipnet.observe.health import Health
     from zipnet.protocol.descriptor import TrustedDescriptor
+    from zipnet.protocol.ids import Digest
     from zipnet.settings import ServerSettings
     from zipnet.transport.dial import PersistentLink
     from zipnet.transport.session import SessionTerms
@@ -232,12 +233,21 @@ class ServerSuccession:
                     self._parts.committee_secrets,
                     self._settings.next_committee_secret,
                     self._health,
+                    self._on_secret,
                 )
             )
             group.create_task(self._listen())
             await self._left.wait()
             await halt()
             stop.set()
+
+    def _on_secret(self, fingerprint: Digest) -> None:
+        self._audit.note(
+            "secret_read",
+            setting="NEXT_COMMITTEE_SECRET",
+            key_id=fingerprint.hex()[:16],
+            source="file",
+        )
 
     def require_member(self) -> None:
         """Say at the end of a run why it ended, where this server was replaced.

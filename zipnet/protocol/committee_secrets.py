@@ -42,11 +42,11 @@ class CommitteeSecrets:
             self.add(secret)
         self.use(descriptor)
 
-    def add(self, secret: Secret) -> None:
-        """Hold one more; one that is held already is left as it is."""
-        self._held.setdefault(
-            committee_fingerprint(secret, self._descriptor.descriptor.instance), secret
-        )
+    def add(self, secret: Secret) -> Digest:
+        """Hold one more and return its fingerprint; one that is held already is left as it is."""
+        fingerprint = committee_fingerprint(secret, self._descriptor.descriptor.instance)
+        self._held.setdefault(fingerprint, secret)
+        return fingerprint
 
     def use(self, descriptor: TrustedDescriptor) -> None:
         """Go by a version of the descriptor from now on (rules 1 and 3)."""
