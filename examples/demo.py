@@ -16,7 +16,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from sim.cluster.emulation import Emulation
 from zipnet.errors import ZipnetError
+from zipnet.host.loopback import free_ports
 from zipnet.machines.reader import Message, ReaderMachine, RecordArrived
 from zipnet.protocol.descriptor import TrustedDescriptor, parse_descriptor, trust_descriptor
 from zipnet.protocol.record import VerifiedRecord, decode_record, require_extends, verify_record
@@ -108,26 +108,6 @@ def read_lines(path: Path) -> list[str]:
     if not lines:
         raise DemoError(f"{path} has no lines to publish")
     return lines
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that are free for both TCP and UDP right now."""
-    held: list[socket.socket] = []
-    ports: list[int] = []
-    try:
-        while len(ports) < count:
-            tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            held += [tcp, udp]
-            tcp.bind(("127.0.0.1", 0))
-            port = tcp.getsockname()[1]
-            with suppress(OSError):
-                udp.bind(("127.0.0.1", port))
-                ports.append(port)
-    finally:
-        for sock in held:
-            sock.close()
-    return ports
 
 
 class Network:

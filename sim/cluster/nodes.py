@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["ClusterError", "Process", "free_ports"]
+__all__ = ["ClusterError", "Process"]
 
 _LINE_BYTES: Final = 4 * 1024 * 1024
 _STOP_S: Final = 15.0
@@ -159,23 +158,3 @@ class Process:
                 self._ready.set()
             if self._on_line is not None:
                 self._on_line(said)
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that are free for TCP and UDP right now."""
-    held: list[socket.socket] = []
-    ports: list[int] = []
-    try:
-        while len(ports) < count:
-            tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            held += [tcp, udp]
-            tcp.bind(("127.0.0.1", 0))
-            port: int = tcp.getsockname()[1]
-            with suppress(OSError):
-                udp.bind(("127.0.0.1", port))
-                ports.append(port)
-    finally:
-        for sock in held:
-            sock.close()
-    return ports

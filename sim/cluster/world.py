@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sim.cluster.datagrams import DatagramRelay
 from sim.cluster.emulation import Emulation
-from sim.cluster.nodes import ClusterError, Process, free_ports
+from sim.cluster.nodes import ClusterError, Process
 from sim.cluster.plan import LEADER
 from sim.cluster.relay import Relay
+from zipnet.host.loopback import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,8 @@ import psutil
 from sim.cluster.datagrams import DatagramRelay
 from sim.cluster.relay import Relay
 from tests.chaos.schedule import ON_DISKS
-from tests.harness.network import LiveNetwork, free_ports, run_zipnet
+from tests.harness.network import LiveNetwork, run_zipnet
+from zipnet.host.loopback import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.network import clean_environment, free_ports, run_zipnet
+from tests.harness.network import clean_environment, run_zipnet
+from zipnet.host.loopback import free_ports
 
 pytestmark = pytest.mark.timeout(300)
 README = Path(__file__).parents[2] / "README.md"

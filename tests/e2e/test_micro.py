@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness.network import Node, free_ports, run_zipnet, wait_for
+from tests.harness.network import Node, run_zipnet, wait_for
+from zipnet.host.loopback import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,10 +15,10 @@ from tests.harness.network import (
     INSTANCE,
     LiveNetwork,
     Node,
-    free_ports,
     run_zipnet,
     wait_for,
 )
+from zipnet.host.loopback import free_ports
 from zipnet.protocol.secret import Secret, format_secret_text
 
 pytestmark = pytest.mark.timeout(300)

@@ -12,9 +12,10 @@ import pytest
 
 from tests.e2e.test_revocation import ISSUER, Guarded
 from tests.e2e.test_succession import hand_to, make_newcomer, start_newcomer
-from tests.harness.network import free_ports, run_zipnet, wait_for
+from tests.harness.network import run_zipnet, wait_for
 from zipnet.access.capability import CapabilityRole
 from zipnet.access.minting import issuer_key
+from zipnet.host.loopback import free_ports
 from zipnet.protocol.params import Cadence
 from zipnet.protocol.revocation import RevokedKind, sign_revocation
 from zipnet.protocol.secret import Secret

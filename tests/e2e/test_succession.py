@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness.network import LiveNetwork, Node, free_ports, run_zipnet, wait_for
+from tests.harness.network import LiveNetwork, Node, run_zipnet, wait_for
+from zipnet.host.loopback import free_ports
 from zipnet.protocol.identity import Identity
 from zipnet.protocol.secret import Secret, format_secret_text
 from zipnet.sdk import Publisher, Reader, load_descriptor

@@ -14,7 +14,8 @@ import pytest
 
 from tests.e2e.test_succession import hand_to, make_newcomer, start_newcomer
 from tests.harness.long_runs import long_fault
-from tests.harness.network import LiveNetwork, Node, free_ports, run_zipnet, wait_for
+from tests.harness.network import LiveNetwork, Node, run_zipnet, wait_for
+from zipnet.host.loopback import free_ports
 from zipnet.sdk import Publisher, load_descriptor
 
 if TYPE_CHECKING:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import socket
 from collections import Counter
 from typing import TYPE_CHECKING, Self
 
 from tests.harness.committee import SMALL, HarnessCommittee
-from tests.harness.network import free_ports
 from zipnet.errors import AdmissionError, RemoteProtocolError, TransportError, ZipnetError
+from zipnet.host.loopback import free_ports
 from zipnet.ledger.checkpoint import LogCheckpoint, origin_of, sign_checkpoint
 from zipnet.ledger.merkle import root_of
 from zipnet.protocol.envelope import Envelope
@@ -53,18 +52,7 @@ if TYPE_CHECKING:
     from zipnet.transport.session import Session
     from zipnet.wire.frames import Frame
 
-__all__ = ["FakeNetwork", "free_port", "node_transport"]
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that is free for TCP and UDP right now."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port: int = tcp.getsockname()[1]
-            with contextlib.suppress(OSError):
-                udp.bind(("127.0.0.1", port))
-                return port
+__all__ = ["FakeNetwork", "node_transport"]
 
 
 def node_transport(name: str, identity: Identity, registered: Mapping[bytes, bytes]) -> Transport:

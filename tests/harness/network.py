@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.harness.committee import build_descriptor
+from zipnet.host.loopback import free_ports
 from zipnet.machines.guard import Released
 from zipnet.protocol.attestation import ATTESTATION_OFF, AttestationTerms
 from zipnet.protocol.descriptor import TrustedDescriptor, parse_descriptor, trust_descriptor
@@ -36,7 +36,7 @@ from zipnet.storage.records import RecordLog
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["LiveNetwork", "Node", "free_ports", "run_zipnet", "wait_for"]
+__all__ = ["LiveNetwork", "Node", "run_zipnet", "wait_for"]
 
 INSTANCE = "harness.test"
 DEADLINE_S = 90.0
@@ -52,25 +52,6 @@ def wait_for(condition: Callable[[], object], what: str, *, deadline_s: float = 
         if time.monotonic() > end:
             raise AssertionError(f"waited {deadline_s:g} s in vain for {what}")
         time.sleep(0.05)
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that are free for TCP and UDP right now."""
-    held: list[socket.socket] = []
-    ports: list[int] = []
-    try:
-        while len(ports) < count:
-            tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            held += [tcp, udp]
-            tcp.bind(("127.0.0.1", 0))
-            with suppress(OSError):
-                udp.bind(("127.0.0.1", tcp.getsockname()[1]))
-                ports.append(tcp.getsockname()[1])
-    finally:
-        for sock in held:
-            sock.close()
-    return ports
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

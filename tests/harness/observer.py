@@ -202,10 +202,22 @@ def auc(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
 
 
 def cross_validated(
-    table: NDArray[np.float64], labels: NDArray[np.bool_], seed: int
+    table: NDArray[np.float64],
+    labels: NDArray[np.bool_],
+    seed: int,
+    group: NDArray[np.int64] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return out-of-sample scores of a ridge classifier and of boosted stumps."""
-    fold = np.random.default_rng(seed).permutation(len(labels)) % FOLDS
+    """Return out-of-sample scores of a ridge classifier and of boosted stumps.
+
+    Args:
+        table: A row of features for each sample.
+        labels: What each sample is.
+        seed: Draws the folds.
+        group: Samples of one group are in one fold, as what is learnt of one tells of the others.
+    """
+    group = np.arange(len(labels)) if group is None else group
+    names, member = np.unique(group, return_inverse=True)
+    fold = (np.random.default_rng(seed).permutation(len(names)) % FOLDS)[member]
     scores = {"ridge": np.zeros(len(labels)), "stumps": np.zeros(len(labels))}
     for held in range(FOLDS):
         train, test = fold != held, fold == held

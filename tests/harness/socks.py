@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness.network import free_ports
+from zipnet.host.loopback import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

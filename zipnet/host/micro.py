@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import os
 import secrets
-import socket
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from zipnet.errors import ConfigError
 from zipnet.gateway import Gateway, GatewayOptions
 from zipnet.host.guests import Guest, Host
+from zipnet.host.loopback import free_ports
 from zipnet.node.aggregator import run_aggregator
 from zipnet.node.notify import ServiceNotifier
 from zipnet.node.server_start import run_server
@@ -129,7 +129,7 @@ class Micro:
         options = self._options
         now = datetime.now(UTC).replace(microsecond=0)
         params = options.params
-        *servers, aggregator = _free_endpoints(options.servers + 1)
+        *servers, aggregator = [Endpoint(_HOST, port) for port in free_ports(options.servers + 1)]
         return compose_descriptor(
             name=INSTANCE,
             universe=DEFAULT_UNIVERSE,
@@ -301,18 +301,3 @@ async def _announce(host: Host, urls: list[str], on_up: Callable[[str], None]) -
 
 def _say_nothing(_text: str) -> None:
     """Take a warning about the crowd: here it is made of covers, and the gateway shows it."""
-
-
-def _free_endpoints(count: int) -> list[Endpoint]:
-    """Return addresses on loopback that are free for TCP and UDP right now."""
-    found: list[Endpoint] = []
-    with contextlib.ExitStack() as held:
-        while len(found) < count:
-            tcp = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            udp = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            tcp.bind((_HOST, 0))
-            port: int = tcp.getsockname()[1]
-            with contextlib.suppress(OSError):
-                udp.bind((_HOST, port))
-                found.append(Endpoint(_HOST, port))
-    return found

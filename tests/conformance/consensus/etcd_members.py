@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 from zipnet.consensus.etcd_http import EtcdHttp
 from zipnet.errors import ConsensusError
+from zipnet.host.loopback import free_ports
 
 SIZE = 3
 START_S = 60.0
@@ -33,24 +33,13 @@ def require_etcd() -> str:
     return found
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
 class EtcdMembers:
     """Three members; ``clients`` are their client ports."""
 
     def __init__(self, folder: Path, program: str) -> None:
         self.folder = folder
         self.program = program
-        ports = _free_ports(2 * SIZE)
+        ports = free_ports(2 * SIZE)
         self.clients, self.peers = ports[:SIZE], ports[SIZE:]
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
 

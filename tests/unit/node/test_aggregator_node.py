@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.harness.committee import HarnessCommittee, make_draw
-from tests.harness.fake_network import free_port
 from tests.harness.fake_server import FakeServers, terms_of, tls_of
 from tests.harness.publishers import HarnessPublisher
 from zipnet.errors import AdmissionError, DuplicateIdentityError
+from zipnet.host.loopback import free_ports
 from zipnet.node.aggregator import Aggregator
 from zipnet.protocol.aggregate import Aggregate
 from zipnet.protocol.envelope import seal_envelope
@@ -160,7 +160,7 @@ class Stage:
         self.group = group
         self.stack = stack
         names = ["s0", "s1", "s2", *TREE]
-        ports = {name: free_port() for name in names}
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.committee = HarnessCommittee(aggregators=TREE, cadence=CADENCE, ports=ports)
         self.servers = FakeServers(self.committee)
         self.stops: list[asyncio.Event] = []

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.harness.committee import HarnessCommittee
-from tests.harness.fake_network import free_port
 from tests.harness.fake_server import FakeServers, terms_of, tls_of
 from zipnet.errors import AdmissionError, RemoteProtocolError
+from zipnet.host.loopback import free_ports
 from zipnet.node.uplink import deliver_aggregate
 from zipnet.observe.metrics import NodeMetrics
 from zipnet.transport.dial import Backoff, PersistentLink
@@ -81,7 +81,7 @@ class Parents:
 
 @asynccontextmanager
 async def parents(count: int) -> AsyncIterator[Parents]:
-    ports = {name: free_port() for name in ("s0", "s1", "s2", "root")}
+    ports = dict(zip(("s0", "s1", "s2", "root"), free_ports(4), strict=True))
     async with FakeServers(HarnessCommittee(ports=ports)) as found:
         at = Parents(found)
         at.links = [at.link(index) for index in range(count)]

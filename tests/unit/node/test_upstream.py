@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from tests.harness.committee import HarnessCommittee
-from tests.harness.fake_network import free_port
 from tests.harness.fake_server import FakeServers, new_metrics, terms_of, tls_of
 from zipnet.access.policy import Service
 from zipnet.errors import AdmissionError, ZipnetError
+from zipnet.host.loopback import free_ports
 from zipnet.node.record_tail import RecordTail
 from zipnet.node.upstream import Upstream
 from zipnet.node.wall import Wall, WallParts
@@ -127,7 +127,7 @@ class Following:
 async def following(
     *, without: tuple[int, ...] = (), first: Answer | None = None
 ) -> AsyncIterator[Following]:
-    ports = {name: free_port() for name in ("s0", "s1", "s2", "root")}
+    ports = dict(zip(("s0", "s1", "s2", "root"), free_ports(4), strict=True))
     async with FakeServers(HarnessCommittee(ports=ports)) as found:
         at = Following(found)
         if first is not None:

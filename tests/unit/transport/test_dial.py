@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.harness.committee import HarnessCommittee, make_identity
-from tests.harness.fake_network import free_port
 from tests.harness.fake_server import FakeServers, terms_of, tls_of
 from zipnet.errors import (
     AdmissionError,
@@ -20,6 +19,7 @@ from zipnet.errors import (
     UnknownInstanceError,
     ZipnetError,
 )
+from zipnet.host.loopback import free_ports
 from zipnet.protocol.ids import InstanceId
 from zipnet.transport.dial import Backoff, PersistentLink, refusal_code
 from zipnet.transport.session import Role
@@ -38,7 +38,7 @@ GET = encode(GetRecords(from_sequence=0, limit=1))
 
 @asynccontextmanager
 async def servers() -> AsyncIterator[FakeServers]:
-    ports = {name: free_port() for name in ("s0", "s1", "s2", "root")}
+    ports = dict(zip(("s0", "s1", "s2", "root"), free_ports(4), strict=True))
     async with FakeServers(HarnessCommittee(ports=ports)) as found:
         yield found
 
