@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness.committee import HarnessCommittee
+from tests.harness.committee import HarnessCommittee, make_identity
 from tests.harness.fake_network import FakeNetwork
 from tests.harness.publishers import HarnessPublisher, play_round
+from tests.harness.succession import renewed, successor_of
 from zipnet.cli import run
 from zipnet.errors import StorageError, VerificationError
-from zipnet.ledger.checkpoint import LogCheckpoint, open_checkpoint
+from zipnet.ledger.checkpoint import (
+    LogCheckpoint,
+    VerifiedCheckpoint,
+    open_checkpoint,
+    origin_of,
+    sign_checkpoint,
+)
 from zipnet.ledger.merkle import leaf_hash, root_of
+from zipnet.ledger.note import NoteSignature
+from zipnet.protocol.ids import ServerIndex
 from zipnet.sdk import Reader
 from zipnet.sdk.archive import Archive, verify_range
 from zipnet.storage.records import RecordLog
@@ -289,3 +299,68 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(
         code, out, err = shell(verb, *words)
         assert (code, out) == (2, ""), (verb, words, err)
         assert len(err.splitlines()) == 1
+
+
+@pytest.mark.requirement("Z24")
+def test_an_archive_opens_with_a_later_version_than_its_records_are_of(
+    committee: HarnessCommittee, folder: Path
+) -> None:
+    second = successor_of(committee.descriptor, 1, make_identity("newcomer"), committee.operator)
+    third = successor_of(second, 0, make_identity("third"), committee.operator)
+    with Archive(folder, committee.descriptor):
+        pass  # what a pull with the first version's file leaves behind
+    # Its owner has nothing but the operator's present file now.
+    with Archive(folder, replace(second, earlier=()), readonly=True) as archive:
+        assert archive.verify().size == 5
+    with pytest.raises(VerificationError) as caught:
+        Archive(folder, replace(third, earlier=()), readonly=True)
+    assert "zipnet archive pull" in (caught.value.hint or "")
+    with Archive(folder, third) as archive:  # with the versions between, as a pull has asked for
+        assert archive.verify().size == 5
+    with Archive(folder, replace(third, earlier=()), readonly=True) as archive:
+        assert archive.verify().size == 5
+
+
+async def test_a_pull_asks_for_the_versions_between_its_archive_and_its_file(
+    tmp_path: Path,
+) -> None:
+    async with FakeNetwork("tls") as network:
+        committee, folder = network.committee, tmp_path / "archive"
+        _play(committee, _crowd(committee), 3)
+        with Archive(folder, committee.descriptor) as archive:
+            await _pull(archive, network)
+        second = renewed(committee.descriptor, committee.operator)
+        third = renewed(second, committee.operator)
+        for node in network.nodes.values():
+            node.versions = third
+        alone = replace(third, earlier=())
+        async with Reader(alone, transport="tls", follow=False) as reader:
+            known = await reader.with_earlier()
+        assert known == third
+        with Archive(folder, known) as archive:
+            assert archive.verify().size == 3
+
+
+def test_what_a_server_adds_to_its_checkpoint_does_not_spoil_the_one_that_is_kept(
+    committee: HarnessCommittee, folder: Path
+) -> None:
+    descriptor = committee.descriptor
+    hashes = [record.hash for record in committee.verified]
+    log = LogCheckpoint(origin_of(descriptor), len(hashes), root_of(hashes))
+
+    def signed(server: int, *more: NoteSignature) -> VerifiedCheckpoint:
+        identity = committee.identities[server]
+        note = sign_checkpoint(log, ServerIndex(server), identity)
+        return open_checkpoint(note.merged(more).encode(), descriptor)
+
+    stuffing = [NoteSignature("witness", bytes([at]) * 4, bytes(64)) for at in range(60)]
+    with Archive(folder, descriptor) as archive:
+        assert archive.hold_against(signed(1, *stuffing))
+        # A signature that is hedged is another one each time.
+        for _ in range(40):
+            assert archive.hold_against(signed(0))
+        assert archive.hold_against(signed(2))
+        kept = archive.checkpoint
+    assert kept is not None
+    assert kept.servers == {0, 1, 2}
+    assert len(kept.note.signatures) == 6

@@ -25,7 +25,9 @@ from zipnet.transport.session import HelloFacts, Role, SessionTerms, accept
 from zipnet.wire.messages import (
     Accepted,
     Crowd,
+    DescriptorFile,
     GetCheckpoint,
+    GetDescriptor,
     GetRecords,
     KemKeys,
     Kind,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from zipnet.ports import Connection, Listener, Transport
+    from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.identity import Identity
     from zipnet.transport.session import Session
     from zipnet.wire.frames import Frame
@@ -82,6 +85,7 @@ class _Node:
         self.lie_about_crowd: Callable[[int], int] = lambda registered: registered
         self.lie_about_place: Callable[[Registered], Registered] = lambda place: place
         self.lie_about_log: Callable[[LogCheckpoint], LogCheckpoint] = lambda found: found
+        self.versions: TrustedDescriptor | None = None  # what it hands out, None for nothing
         self.muted: set[Kind] = set()
         self.served: Counter[int] = Counter()
         self.listener: Listener | None = None
@@ -214,6 +218,11 @@ class FakeNetwork:
             case Kind.GET_CHECKPOINT if at_server:
                 decode(frame.payload, GetCheckpoint)
                 return self._checkpoint(node)
+            case Kind.GET_DESCRIPTOR if node.versions is not None:
+                asked_for = decode(frame.payload, GetDescriptor).version
+                known = (node.versions, *node.versions.earlier)
+                files = [item.descriptor.file for item in known if item.version == asked_for]
+                return DescriptorFile(file=files[0] if files else None)
             case Kind.SUBSCRIBE:
                 return self._subscribe(node, session, decode(frame.payload, Subscribe))
             case Kind.SUBMIT_ENVELOPE if not at_server:

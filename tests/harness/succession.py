@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zipnet.protocol.descriptor import Descriptor, TrustedDescriptor
     from zipnet.protocol.identity import Identity
 
-__all__ = ["replacing", "successor_of"]
+__all__ = ["renewed", "replacing", "successor_of"]
 
 
 def replacing(old: Descriptor, seat: int, newcomer: Identity, *, port: int | None = None) -> bytes:
@@ -36,3 +36,8 @@ def successor_of(
     """Return a version in which another identity has a seat, signed and checked."""
     text = replacing(current.descriptor, seat, newcomer)
     return succeed(current, sign_descriptor(text, operator))
+
+
+def renewed(current: TrustedDescriptor, operator: Identity) -> TrustedDescriptor:
+    """Return a version that changes nothing but its number, signed and checked."""
+    return succeed(current, sign_descriptor(compose_successor(current.descriptor), operator))

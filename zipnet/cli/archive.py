@@ -22,6 +22,9 @@ from zipnet.settings.values import parse_duration_ms
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from zipnet.machines.bookmark import Bookmark
+    from zipnet.protocol.descriptor import TrustedDescriptor
+    from zipnet.sdk import Reader
     from zipnet.sdk.archive import Archive
     from zipnet.settings import ClientSettings
 
@@ -75,8 +78,10 @@ def pull(
 
     settings = _settings(descriptor, operator, config, transport=transport, token=token)
     pause_s = None if every is None else _duration_s(every)
-    with Archive(folder, settings.descriptor) as archive:
-        asyncio.run(_pull(archive, settings, Notes(quiet=quiet), proxy, pause_s))
+    notes = Notes(quiet=quiet)
+    known = asyncio.run(_with_earlier(settings, notes, proxy))
+    with Archive(folder, known) as archive:
+        asyncio.run(_pull(archive, settings, notes, proxy, pause_s))
 
 
 def _duration_s(text: str) -> float:
@@ -84,6 +89,31 @@ def _duration_s(text: str) -> float:
         return parse_duration_ms(text) / 1000
     except ValueError:
         raise ConfigError("--every is no duration", hint="write one such as 30s or 10m") from None
+
+
+async def _with_earlier(
+    settings: ClientSettings, notes: Notes, proxy: str | None
+) -> TrustedDescriptor:
+    """Return the descriptor with the versions before it, which old records may be of."""
+    async with _reader(settings, notes, proxy) as reader:
+        return await reader.with_earlier()
+
+
+def _reader(
+    settings: ClientSettings, notes: Notes, proxy: str | None, resume: Bookmark | None = None
+) -> Reader:
+    from zipnet.sdk import Reader
+
+    return Reader(
+        settings.descriptor,
+        transport=settings.transport,
+        proxy=proxy,
+        resume=resume,
+        follow=False,
+        servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],
+        capability=settings.capability,
+        on_trouble=notes.trouble,
+    )
 
 
 async def _pull(
@@ -118,18 +148,7 @@ async def _pull(
 async def _pull_once(
     archive: Archive, settings: ClientSettings, notes: Notes, proxy: str | None
 ) -> int:
-    from zipnet.sdk import Reader
-
-    async with Reader(
-        settings.descriptor,
-        transport=settings.transport,
-        proxy=proxy,
-        resume=archive.bookmark,
-        follow=False,
-        servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],
-        capability=settings.capability,
-        on_trouble=notes.trouble,
-    ) as reader:
+    async with _reader(settings, notes, proxy, archive.bookmark) as reader:
         # Asked first: what they are of is in the log that is pulled then.
         found = await reader.checkpoints()
         count = await archive.pull(reader)

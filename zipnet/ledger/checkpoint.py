@@ -33,6 +33,7 @@ __all__ = [
     "LogCheckpoint",
     "VerifiedCheckpoint",
     "checkpoint_key",
+    "checkpoint_keys",
     "open_checkpoint",
     "origin_of",
     "sign_checkpoint",
@@ -86,6 +87,15 @@ def origin_of(descriptor: TrustedDescriptor) -> str:
 def checkpoint_key(descriptor: TrustedDescriptor, server: ServerIndex) -> NoteKey:
     """Return the key a server signs checkpoints with."""
     return note_key(_key_name(origin_of(descriptor), server), descriptor.committee[server])
+
+
+def checkpoint_keys(descriptor: TrustedDescriptor) -> tuple[NoteKey, ...]:
+    """Return the keys of every server of every known version of the descriptor."""
+    return tuple(
+        checkpoint_key(version, ServerIndex(index))
+        for version in (descriptor, *descriptor.earlier)
+        for index in range(len(version.committee))
+    )
 
 
 def sign_checkpoint(checkpoint: LogCheckpoint, server: ServerIndex, identity: Identity) -> Note:

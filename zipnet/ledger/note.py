@@ -122,6 +122,20 @@ class Note:
             found.add(signature.key_id)
         return found == {key.ed25519_id, key.hybrid_id}
 
+    def only(self, keys: Iterable[NoteKey]) -> Note:
+        """Return this note with the lines of these keys alone, the first of each.
+
+        Whoever sends a note may have put any number of lines into it; and a key that hedges makes
+        another signature of one text each time.
+        """
+        wanted = {(key.name, own) for key in keys for own in (key.ed25519_id, key.hybrid_id)}
+        first: dict[tuple[str, bytes], NoteSignature] = {}
+        for signature in self.signatures:
+            line = (signature.name, signature.key_id)
+            if line in wanted:
+                first.setdefault(line, signature)
+        return Note(self.text, tuple(first.values()))
+
     def merged(self, others: Iterable[NoteSignature]) -> Note:
         """Return this note with further signatures of the same text, each line once."""
         return Note(self.text, tuple(dict.fromkeys((*self.signatures, *others))))

@@ -17,7 +17,7 @@ from contextlib import ExitStack, aclosing
 from typing import TYPE_CHECKING, Final, Self
 
 from zipnet.errors import ConfigError, StorageError, VerificationError
-from zipnet.ledger.checkpoint import open_checkpoint
+from zipnet.ledger.checkpoint import checkpoint_keys, open_checkpoint
 from zipnet.ledger.note import MAX_NOTE_BYTES
 from zipnet.ledger.ranges import RangeHead, RangeItem, RangeTree, read_range, write_range
 from zipnet.ledger.tiles import tiles_of
@@ -80,6 +80,8 @@ class Archive:
             if len(self):
                 (data,) = self._log.read(len(self) - 1, 1)
                 self._head = _verified(data, self._descriptor, len(self) - 1).hash
+            if not readonly:
+                self._write_versions(self._descriptor)
             self._opened = opening.pop_all()
         self._hashes: list[bytes] = []
 
@@ -128,7 +130,8 @@ class Archive:
     def hold_against(self, found: VerifiedCheckpoint) -> bool:
         """Hold a server's checkpoint against what is stored, and keep it where it is the newest.
 
-        Checkpoints of several servers at one size are kept as one note with all their signatures.
+        Checkpoints of several servers at one size are kept as one note with all their signatures,
+        and with nobody else's: a server could add lines until no note can hold them.
         Returns False where the archive is not as long yet.
 
         Raises:
@@ -151,6 +154,7 @@ class Archive:
             return True
         if kept is not None and kept.checkpoint == found.checkpoint:
             note = kept.note.merged(note.signatures)
+        note = note.only(checkpoint_keys(self._descriptor))
         write_over(self._folder / _CHECKPOINT, note.encode().decode())
         return True
 
@@ -212,10 +216,15 @@ class Archive:
             len(self._descriptor.earlier),
         ):
             return
+        self._write_versions(known)
+        self._descriptor = known
+
+    def _write_versions(self, known: TrustedDescriptor) -> None:
+        """Keep the first one too: whoever opens the archive later may have a later one only."""
         for version in (*known.earlier, known):
             path = self._folder / f"descriptor-{version.version:06}.toml"
-            write_over(path, version.descriptor.file.decode())
-        self._descriptor = known
+            if not path.exists():
+                write_over(path, version.descriptor.file.decode())
 
     def _append(self, record: VerifiedRecord) -> None:
         if record.record.content.header.previous_record != self._head:
@@ -326,23 +335,31 @@ def _with_kept_versions(descriptor: TrustedDescriptor, folder: Path) -> TrustedD
     """
     files = [
         read_bounded(path, MAX_DESCRIPTOR_BYTES, what="descriptor")
-        for path in sorted(folder.glob("descriptor-*.toml"))
+        for path in folder.glob("descriptor-*.toml")
     ]
-    return _linked(descriptor, files)
+    try:
+        return _linked(descriptor, files)
+    except VerificationError as error:
+        raise VerificationError(
+            f"the versions of the descriptor that {folder} keeps do not lead to this one: {error}",
+            hint="if it is the operator's, `zipnet archive pull` asks for those between",
+        ) from error
 
 
 def _linked(descriptor: TrustedDescriptor, files: Sequence[bytes]) -> TrustedDescriptor:
     """Return what is trusted with the versions before and after it.
 
     Args:
-        descriptor: The version that is trusted.
-        files: Versions, oldest first, from anybody.
+        descriptor: The version that is trusted, maybe with those before it.
+        files: Versions from anybody.
 
     Raises:
         VerificationError: When they do not lead to or from the version that is trusted.
     """
-    versions = [(_version_of(file), file) for file in files]
-    line = link_earlier(descriptor, [file for of, file in versions if of < descriptor.version])
+    versions = sorted((_version_of(file), file) for file in files)
+    known = {item.version: item.descriptor.file for item in descriptor.earlier}
+    known.update((of, file) for of, file in versions if of < descriptor.version)
+    line = link_earlier(descriptor, [known[of] for of in sorted(known)])
     for of, file in versions:
         if of > descriptor.version:
             line = succeed(line, file)

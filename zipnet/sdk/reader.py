@@ -64,7 +64,7 @@ from zipnet.sdk.links import (
 )
 from zipnet.sdk.verifier import RecordVerifier
 from zipnet.transport.session import Role
-from zipnet.transport.versions import know_version
+from zipnet.transport.versions import fetch_earlier, know_version
 from zipnet.wire.messages import (
     MAX_RECORDS_PER_PAGE,
     GetRecords,
@@ -213,6 +213,27 @@ class Reader:
         against who keep the whole log: see ``zipnet.sdk.archive``.
         """
         return await fetch_checkpoints(self._dialer, on_trouble=self._on_trouble)
+
+    async def with_earlier(self) -> TrustedDescriptor:
+        """Return the descriptor with all versions before it, of any server that has them.
+
+        Where no server gives them, what is known already.
+        """
+        known = self._verifier.descriptor
+        if known.descriptor.previous is None or known.earlier:
+            return known
+        for node in known.descriptor.servers:
+            try:
+                session = await self._dialer.open(node, expected_role=Role.SERVER)
+                async with serving(session):
+                    known = await fetch_earlier(session, known)
+            except LINK_ERRORS as error:
+                if self._on_trouble is not None:
+                    self._on_trouble(error)
+            else:
+                self._verifier.use_descriptor(known)
+                break
+        return known
 
     def events(self) -> AsyncGenerator[ReaderEffect, None]:
         """Yield messages, void slots, rounds without a record, lost messages and records in order.

@@ -149,6 +149,8 @@ def write_over(path: Path, text: str, *, mode: int = _PUBLIC) -> None:
         ConfigError: When it cannot be written.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    # What a process of this number left when it was killed: in a container every one has it.
+    beside.unlink(missing_ok=True)
     write_new(beside, text, mode=mode)
     try:
         beside.replace(path)

@@ -64,6 +64,15 @@ def test_a_file_is_replaced_whole_and_nothing_stays_beside_it(tmp_path: Path) ->
     assert [entry.name for entry in tmp_path.iterdir()] == ["d.toml"]
 
 
+def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    path.write_text("old")
+    path.with_name(f".checkpoint.{os.getpid()}.new").write_text("half of")
+    write_over(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_the_secret_goes_when_its_public_half_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
