@@ -8,6 +8,8 @@ Rules:
 3. A bind beyond loopback needs :data:`ALLOW_PUBLIC_BIND`, publishing for others
    :data:`ALLOW_PUBLISHING_FOR_OTHERS`, word for word.
 4. Followers are bounded in number, pages in length, bodies in bytes, requests in time.
+5. Whoever waits while the gateway stops is answered: a message under way with what is known of it
+   and the salt to ask again with, a page with what hinders it, followers by the end of the stream.
 """
 
 from __future__ import annotations
@@ -201,6 +203,10 @@ class Gateway:
         if self._ended is not None:
             self._ended.cancel()
             await asyncio.wait({self._ended})
+        # Rule 5: before the port closes, which would cut short whoever still waits.
+        await self._history.close()
+        if self._publishing is not None:
+            await self._publishing.close()
         await self._stack.aclose()
 
     async def wait(self, stop: asyncio.Event) -> None:

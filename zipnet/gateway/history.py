@@ -62,6 +62,8 @@ class History:
         self._bytes = 0
         self._changed = asyncio.Condition()
         self._fetching = asyncio.Semaphore(_FETCHES_AT_ONCE)
+        self._fetches: set[asyncio.Timeout] = set()
+        self._closed = False
         self.integrity_failures = 0
         self.following = False
 
@@ -129,14 +131,22 @@ class History:
 
         Raises:
             ZipnetError: When older rounds cannot be had from any server, or do not verify.
+            TimeoutError: When that takes too long, or the history is closed meanwhile.
         """
         first = self._rounds[0].sequence if self._rounds else 0
         if start > self.newest:
             return []
         if start >= first:
             return [r for r in self._rounds if start <= r.sequence < start + limit]
-        async with self._fetching, asyncio.timeout(_FETCH_TIMEOUT_S):
-            return await self._fetch(start, limit)
+        if self._closed:
+            raise TimeoutError
+        async with asyncio.timeout(_FETCH_TIMEOUT_S) as bound:
+            self._fetches.add(bound)
+            try:
+                async with self._fetching:
+                    return await self._fetch(start, limit)
+            finally:
+                self._fetches.discard(bound)
 
     async def _fetch(self, start: int, limit: int) -> list[Round]:
         rounds: list[Round] = []
@@ -155,17 +165,26 @@ class History:
                         break
         return rounds
 
+    async def close(self) -> None:
+        """End every stream, and every page that waits for a server. Idempotent."""
+        for bound in self._fetches:
+            if not bound.expired():
+                bound.reschedule(0)
+        async with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
     async def live(self, start: int) -> AsyncIterator[Round]:
         """Yield every round from a sequence number on, waiting for those to come.
 
-        Ends when the caller fell behind what is kept in memory.
+        Ends when the caller fell behind what is kept in memory, and when the history is closed.
         """
         at = start
         while True:
             async with self._changed:
-                while self.newest < at:
+                while self.newest < at and not self._closed:
                     await self._changed.wait()
-                if at < self._rounds[0].sequence:
+                if self._closed or at < self._rounds[0].sequence:
                     return
                 ready = [r for r in self._rounds if r.sequence >= at]
             for made in ready:

@@ -52,6 +52,10 @@ class Publishing:
         self._publisher = publisher
         self._anybody = anybody
 
+    async def close(self) -> None:
+        """Leave the network: every request under way gets its outcome. Idempotent."""
+        await self._publisher.close()
+
     async def handle(self, request: Request) -> tuple[int, PublishReceipt | Problem]:
         """Publish what a request asks for; returns the status and the answer."""
         refusal = self._refusal(request)

@@ -7,7 +7,7 @@ import base64
 import json
 import re
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
@@ -19,11 +19,13 @@ from zipnet.gateway import Gateway
 from zipnet.gateway.app import ALLOW_PUBLIC_BIND, ALLOW_PUBLISHING_FOR_OTHERS, GatewayOptions
 from zipnet.gateway.history import History
 from zipnet.gateway.page import CONTENT_SECURITY_POLICY
+from zipnet.gateway.views import Round
 from zipnet.settings import Endpoint
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
+
     from tests.harness.fake_network import FakeNetwork
-    from zipnet.gateway.views import Round
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - nothing is bound to it
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e$instance"
@@ -293,3 +295,80 @@ class TestPublishing:
                 asked = {"text": "from afar", "timeout_s": 0.05}
                 answer = await fetch(gateway.url + "/v1/publish", body=asked)
                 assert answer.status == status
+
+
+class TestStopping:
+    async def test_whoever_waits_is_answered_when_the_gateway_stops(
+        self,
+        network: FakeNetwork,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """No rounds run here, so nothing that is asked for ever comes."""
+        from zipnet.gateway import publishing
+
+        read_body = publishing._body
+        asked = asyncio.Event()
+
+        async def body(request: Request) -> bytes | None:
+            found = await read_body(request)
+            asked.set()  # nothing awaits between here and the publisher's queue
+            return found
+
+        monkeypatch.setattr(publishing, "_body", body)
+        async with Gateway(network.committee.descriptor, options(publishing=True)) as gateway:
+            sent = asyncio.create_task(fetch(gateway.url + "/v1/publish", body={"text": "late"}))
+            heard = asyncio.create_task(_all_events(gateway.url + "/v1/rounds"))
+            async with asyncio.timeout(20):
+                await asked.wait()
+                while not gateway._followers:  # noqa: ASYNC110 - nobody announces it
+                    await asyncio.sleep(0.01)
+        answer = await sent
+        assert answer.status == 503, answer.body
+        assert answer.json["error"] == "not_sent"
+        assert len(answer.json["salt"]) == 16, "so it can be asked for again"
+        assert await heard == []
+        assert "Exception" not in caplog.text
+
+    async def test_a_page_that_waits_for_a_server_ends_when_the_history_is_closed(self) -> None:
+        entered = asyncio.Event()
+
+        class Silent:
+            async def __aenter__(self) -> Self:
+                entered.set()
+                await asyncio.Event().wait()
+                return self
+
+            async def __aexit__(self, *_: object) -> None:
+                pass
+
+        history = History(lambda _start, _follow: Silent())  # type: ignore[arg-type, return-value]
+        history._rounds.append(_round(7))
+        waiting = asyncio.create_task(history.page(0, 1))
+        async with asyncio.timeout(15):  # shorter than what a page may take
+            await entered.wait()
+            await history.close()
+            with pytest.raises(TimeoutError):
+                await waiting
+            with pytest.raises(TimeoutError):
+                await history.page(0, 1)
+
+
+async def _all_events(url: str) -> list[dict[str, str]]:
+    return [event async for event in follow(url)]
+
+
+def _round(sequence: int) -> Round:
+    return Round(
+        sequence=sequence,
+        round=sequence,
+        opened_at_ms=0,
+        participants=3,
+        roster=[0, 1, 2],
+        valid=0,
+        void=0,
+        slots=4,
+        skipped=0,
+        record_hash="00",
+        broadcasts=[],
+    )
