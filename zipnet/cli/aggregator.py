@@ -54,7 +54,7 @@ def aggregator(
 ) -> None:
     """Run an aggregator: fold envelopes, pass the sum on, relay rounds and records."""
     from zipnet.cli.service import run_service
-    from zipnet.node.aggregator import run_aggregator
+    from zipnet.node.aggregator_start import run_aggregator
     from zipnet.settings import load_aggregator
 
     flags: dict[str, object] = {

@@ -75,7 +75,7 @@ def _load(file: Path, load: Callable[..., NodeSettings], key: Path | None) -> No
 
 def _guest(file: str, settings: NodeSettings) -> Guest:
     from zipnet.host.guests import Guest
-    from zipnet.node.aggregator import run_aggregator
+    from zipnet.node.aggregator_start import run_aggregator
     from zipnet.node.server_start import run_server
     from zipnet.settings import AggregatorSettings, ServerSettings
 

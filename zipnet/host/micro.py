@@ -20,7 +20,7 @@ from zipnet.errors import ConfigError
 from zipnet.gateway import Gateway, GatewayOptions
 from zipnet.host.guests import Guest, Host
 from zipnet.host.loopback import free_ports
-from zipnet.node.aggregator import run_aggregator
+from zipnet.node.aggregator_start import run_aggregator
 from zipnet.node.notify import ServiceNotifier
 from zipnet.node.server_start import run_server
 from zipnet.protocol.descriptor import parse_descriptor, sign_descriptor, trust_descriptor

@@ -5,7 +5,8 @@ Rules:
 1. Every handler stands behind the wall; one without a policy cannot be registered.
 2. The payload is parsed by the strict codec before anything else happens.
 3. A submission ends in ``Accepted`` or in a refusal with the machine's reason.
-4. One submission of a session may wait for its round to open, for at most a second.
+4. One submission of a session may wait for its round to open, for at most a second: servers do not
+   tell all aggregators at the same instant.
 """
 
 from __future__ import annotations
