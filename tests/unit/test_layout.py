@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+MODULE_LINES = 600
+"""Non-blank lines that no module may exceed: beyond them it has two responsibilities."""
 
 
 @pytest.mark.requirement("D1")
@@ -41,3 +43,27 @@ def test_the_design_cards_libraries_are_the_ones_in_use() -> None:
 def test_nothing_shipped_imports_tests_simulator_or_the_quote_emulator() -> None:
     used = imported_by("zipnet")
     assert not {"tests", "sim", "examples", "benchmarks", "pytest"} & used
+
+
+def too_long(room: Path) -> dict[str, int]:
+    """The modules of a room with more non-blank lines than a module may have, and how many."""
+    sizes = {
+        str(path.relative_to(room)): sum(
+            1 for line in path.read_text().splitlines() if line.strip()
+        )
+        for path in room.rglob("*.py")
+    }
+    assert sizes, f"no module in {room}"
+    return {name: size for name, size in sizes.items() if size > MODULE_LINES}
+
+
+@pytest.mark.parametrize("room", ["zipnet", "tdx", "sim"])
+def test_no_module_is_longer_than_a_module_may_be(room: str) -> None:
+    assert too_long(ROOT / room) == {}
+
+
+def test_a_module_that_is_too_long_is_found_and_blank_lines_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "fits.py").write_text("x = 1\n\n  \n" * MODULE_LINES)
+    (tmp_path / "inner" / "long.py").write_text("x = 1\n" * (MODULE_LINES + 1))
+    assert too_long(tmp_path) == {"inner/long.py": MODULE_LINES + 1}
