@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,11 @@ def _allow(key: str, role: str = "server") -> Weak:
     return Weak(f'{key} = "{ALLOWANCES[key].sentence}"', role, code=1)
 
 
+def _old_keys(files: StrictFiles, _config: Path) -> None:
+    files.not_before -= timedelta(days=365)
+    files.say()
+
+
 def _other_certificate(files: StrictFiles, _config: Path) -> None:
     text = files.compose().decode()
     mine, other, *_ = re.findall(r'certificate = "([^"]+)"', text)
@@ -110,6 +116,7 @@ WEAK: dict[str, Weak] = {
         spoil=lambda files, _: files.say(domains=("north", "", "west"))
     ),
     "descriptor: another node's certificate": Weak(spoil=_other_certificate),
+    "descriptor: keys of last year": Weak(spoil=_old_keys),
     "operator": Weak(""),
     "config_key": Weak(spoil=_unsigned),
     "config_version": Weak(""),
@@ -140,6 +147,7 @@ WEAK: dict[str, Weak] = {
     "allow_unattested": _allow("allow_unattested"),
     "allow_shared_fault_domain": _allow("allow_shared_fault_domain"),
     "allow_old_build": _allow("allow_old_build"),
+    "allow_old_keys": _allow("allow_old_keys"),
     "allow_no_sandbox": _allow("allow_no_sandbox"),
     "allow_privileges": _allow("allow_privileges"),
     "allow_writable_system": _allow("allow_writable_system"),

@@ -45,6 +45,7 @@ def _exported() -> tuple[set[str], bytes]:
         gauge.set("no_leader", 1)
     metrics.version_supported(1, supported=True)
     metrics.breaker_seconds("server_1", 0.0)
+    metrics.key_expires("identity", 0.0)
     text = generate_latest(registry)
     names = {re.split(r"[{ ]", line)[0] for line in text.decode().splitlines() if line[:1] != "#"}
     return names, text

@@ -16,6 +16,7 @@ import typer
 
 from zipnet.cli import output
 from zipnet.cli.app import new_app
+from zipnet.cli.versions import begins_now
 from zipnet.errors import AdmissionError, ConfigError, VerificationError
 from zipnet.node.admin_client import call_admin
 from zipnet.protocol.descriptor import sign_descriptor
@@ -64,7 +65,9 @@ def descriptor_key(
         after = stack.enter_context(signer(new_key, what="--new-key", ask_pin=output.ask_pin))
         if before.peer_id == after.peer_id:
             raise ConfigError("--new-key is the key in force", hint="zipnet keygen operator")
-        text = compose_successor(current.descriptor, operator=after.public)
+        text = compose_successor(
+            current.descriptor, not_before=begins_now(current.descriptor), operator=after.public
+        )
         _write(current, hand_over(text, before, after), out)
     output.data(format_peer_id(after.peer_id))
 
@@ -99,7 +102,14 @@ def identity(
         except ValueError as error:
             raise ConfigError(f"--endpoint: {error}") from None
     drafts[index] = draft
-    _sign(current, compose_successor(current.descriptor, servers=drafts), key, out)
+    _sign(
+        current,
+        compose_successor(
+            current.descriptor, not_before=begins_now(current.descriptor), servers=drafts
+        ),
+        key,
+        out,
+    )
     output.data(format_peer_id(new.peer_id))
 
 
@@ -135,7 +145,12 @@ def tls(
         raise ConfigError(f"{node!r} has had all its certificates", hint="rotate its identity")
     drafts[index] = replace(drafts[index], public=replace(public, certificate=known[at + 1]))
     count = len(servers)
-    text = compose_successor(current.descriptor, servers=drafts[:count], aggregators=drafts[count:])
+    text = compose_successor(
+        current.descriptor,
+        not_before=begins_now(current.descriptor),
+        servers=drafts[:count],
+        aggregators=drafts[count:],
+    )
     _sign(current, text, key, out)
     output.note(f"{node}: certificate {at + 1} takes the place of certificate {at}")
 
@@ -185,7 +200,16 @@ def committee_secret(
         raise ConfigError(
             "--new-secret-file holds the secret in force", hint="zipnet keygen committee"
         )
-    _sign(current, compose_successor(current.descriptor, rotated_secret=fingerprint), key, out)
+    _sign(
+        current,
+        compose_successor(
+            current.descriptor,
+            not_before=begins_now(current.descriptor),
+            rotated_secret=fingerprint,
+        ),
+        key,
+        out,
+    )
     output.note("every server needs the new secret before one of them is given this file")
     output.data(fingerprint.hex()[:16])
 

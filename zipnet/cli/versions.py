@@ -29,7 +29,7 @@ from zipnet.settings.values import parse_endpoint
 if TYPE_CHECKING:
     from zipnet.protocol.descriptor import Descriptor
 
-__all__ = ["renew", "replace"]
+__all__ = ["begins_now", "renew", "replace"]
 
 _Old = Annotated[Path, typer.Argument(help="The version in force, signed.", show_default=False)]
 _Entity = Annotated[
@@ -67,7 +67,8 @@ def replace(
         )
     drafts[places[0]] = changed(newcomer, since=old.version + 1)
     drafts = with_entities(drafts, entity or ())
-    _write(compose_successor(old, servers=drafts, not_after=_end(days)), out)
+    text = compose_successor(old, servers=drafts, not_before=begins_now(old), not_after=_end(days))
+    _write(text, out)
 
 
 def renew(
@@ -100,7 +101,13 @@ def renew(
         raise ConfigError(f"--endpoint: {file} has no node {unknown[0]!r}")
     nodes = with_entities([*servers, *tree], entity or ())
     servers, tree = nodes[: len(servers)], nodes[len(servers) :]
-    text = compose_successor(old, servers=servers, aggregators=tree, not_after=_end(days))
+    text = compose_successor(
+        old,
+        servers=servers,
+        aggregators=tree,
+        not_before=begins_now(old),
+        not_after=_end(days),
+    )
     _write(text, out)
 
 
@@ -110,6 +117,11 @@ def _read(file: Path) -> Descriptor:
         return parse_descriptor(data)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}", hint=error.hint) from error
+
+
+def begins_now(old: Descriptor) -> datetime:
+    """Return when the version after one begins: the ages of the keys it brings count from then."""
+    return max(old.not_before, datetime.now(UTC).replace(microsecond=0))
 
 
 def _end(days: int | None) -> datetime | None:

@@ -19,6 +19,7 @@ from zipnet.node.build import build_version
 from zipnet.node.probe_descriptor import DescriptorProbe
 from zipnet.node.probe_disk import DiskProbe
 from zipnet.node.probe_entropy import EntropyProbe
+from zipnet.node.probe_keys import KeyAgeProbe
 from zipnet.node.probe_ledger import LedgerProbe
 from zipnet.node.probe_version import VersionProbe
 from zipnet.node.probes import BreakerProbe, PeerProbe, watch_dependencies
@@ -134,6 +135,7 @@ class ServerHealth:
             ),
             VersionProbe(parts.mesh, build_version, metrics),
             DescriptorProbe(lambda: parts.descriptor.descriptor, metrics),
+            KeyAgeProbe(lambda: parts.descriptor, parts.identity.peer_id, metrics),
         ]
         return probes if self._disk is None else [*probes, self._disk]
 

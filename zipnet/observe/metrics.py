@@ -275,6 +275,11 @@ class NodeMetrics(Families):
         self.descriptor_expiry = self._gauge(
             "zipnet_descriptor_expiry_timestamp_seconds", "When the descriptor in use ends."
         )
+        self._key_expiry = self._gauge_with(
+            "zipnet_key_expiry_timestamp_seconds",
+            "When a key this node works with should have been rotated, by what it is.",
+            ("key",),
+        )
         self.certificate_expiry = self._gauge(
             "zipnet_certificate_expiry_timestamp_seconds",
             "When this node's transport certificate ends.",
@@ -283,6 +288,10 @@ class NodeMetrics(Families):
             "zipnet_evidence_expiry_timestamp_seconds",
             "When the quote this node shows lapses; 0 where it shows none.",
         )
+
+    def key_expires(self, key: str, at: float) -> None:
+        """Show when a key should be replaced, Unix seconds."""
+        self._key_expiry.labels(*self._where, key).set(at)
 
     def version_supported(self, server: int, supported: bool) -> None:  # noqa: FBT001 - a gauge
         """Show whether a server's version goes with this one's."""

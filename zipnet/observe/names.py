@@ -39,6 +39,7 @@ ASKED_NAMES: Final[tuple[tuple[str, str, str], ...]] = (
     ("collateral expiry", "Z17", "zipnet_collateral_expiry_timestamp_seconds"),
     ("certificate expiry", "Z17", "zipnet_certificate_expiry_timestamp_seconds"),
     ("ticket expiry", "Z17", "zipnet_capability_expiry_timestamp_seconds"),
-    ("key expiry", "Z17", "zipnet_descriptor_expiry_timestamp_seconds"),
+    ("descriptor expiry", "Z17", "zipnet_descriptor_expiry_timestamp_seconds"),
+    ("key expiry", "Z17", "zipnet_key_expiry_timestamp_seconds"),
 )
 """What was asked for, the row or source that asked, and the metric's name."""

@@ -17,6 +17,7 @@ from zipnet.errors import VerificationError
 from zipnet.posture.host_checks import HOST_CHECKS
 from zipnet.posture.subject import Check, Problem
 from zipnet.protocol.attestation import AttestationMode
+from zipnet.protocol.key_ages import KEY_LIFE, ages_for
 from zipnet.settings.load import PRODUCTION_MIN_PARTICIPANTS
 from zipnet.settings.types import (
     CommonSettings,
@@ -115,6 +116,23 @@ def _fault_domains(subject: Subject) -> tuple[Problem, ...] | None:
         fix = "have the operator declare it: --server NAME=HOST:PORT=PUBFILE,fault-domain=WORD"
         problems.append(Problem("descriptor", text, fix))
     return tuple(problems)
+
+
+def _key_ages(subject: Subject) -> tuple[Problem, ...] | None:
+    settings = subject.settings
+    if not isinstance(settings, NodeSettings):
+        return None
+    old = [
+        age
+        for age in ages_for(settings.descriptor, settings.identity.peer_id)
+        if age.due.timestamp() <= subject.host.now_s
+    ]
+    if not old:
+        return ()
+    kinds = ", ".join(age.kind for age in old)
+    since = min(age.since for age in old)
+    text = f"{kinds}: in use since {since:%Y-%m-%d}, more than {KEY_LIFE.days} days"
+    return (Problem("descriptor", text, f"rotate it: zipnet rotate {old[0].kind}"),)
 
 
 def _metrics(subject: Subject) -> tuple[Problem, ...] | None:
@@ -242,6 +260,12 @@ CHECKS: Final = (
         name="mutual_tls",
         promise="the descriptor names this identity's TLS certificate",
         judge=_own_certificate,
+    ),
+    Check(
+        name="key_ages",
+        promise=f"no key has been in use for more than {KEY_LIFE.days} days",
+        judge=_key_ages,
+        allow="allow_old_keys",
     ),
     Check(
         name="metrics_local",

@@ -65,6 +65,7 @@ def probe_host(
         memory_locks=_memory_locks(capabilities),
         swap=_has_swap(),
         build=_build_age(given),
+        now_s=time.time(),
         kept={path: kept for path in _named(settings) if (kept := _keeping(path)) is not None},
         reused=tuple(_reused(settings)) if isinstance(settings, NodeSettings) else (),
     )

@@ -68,6 +68,7 @@ class HostFacts:
         memory_locks: Whether all memory may be kept from swap.
         swap: Whether the machine has swap at all.
         build: How old the build is.
+        now_s: What the clock says, Unix seconds.
         kept: How files and folders named in the settings are kept, by path; those there are.
         reused: Secrets that another settings file on this host uses as well: the setting's name,
             and that file.
@@ -80,6 +81,7 @@ class HostFacts:
     memory_locks: bool
     swap: bool
     build: BuildAge
+    now_s: float
     kept: Mapping[Path, Keeping] = field(default_factory=dict)
     reused: tuple[tuple[str, Path], ...] = ()
 

@@ -56,6 +56,10 @@ ALLOWANCES: Final = {
         "lets production run a build, or inputs of a build, that are too old.",
         "I understand that this build lacks the fixes made since",
     ),
+    "allow_old_keys": Allowance(
+        "lets production run with keys that have been in use for more than 90 days.",
+        "I understand that a key somebody copied is good for as long as it is in use",
+    ),
     "allow_no_sandbox": Allowance(
         "lets production run where the kernel or the library makes no filter of system calls.",
         "I understand that an intruder may start programs on this machine",

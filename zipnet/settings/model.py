@@ -229,6 +229,7 @@ class NodeInput(CommonInput):
         "write host:port on loopback, such as 127.0.0.1:9464",
     )
     allow_old_build: str | None = _allow("allow_old_build")
+    allow_old_keys: str | None = _allow("allow_old_keys")
     allow_no_sandbox: str | None = _allow("allow_no_sandbox")
     allow_privileges: str | None = _allow("allow_privileges")
     allow_writable_system: str | None = _allow("allow_writable_system")

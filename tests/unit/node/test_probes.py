@@ -29,6 +29,7 @@ from zipnet.node.probe_capability import CapabilityProbe
 from zipnet.node.probe_descriptor import DescriptorProbe
 from zipnet.node.probe_disk import DISK_FULL_BYTES, DISK_LOW_BYTES, PROBE_FILE, DiskProbe
 from zipnet.node.probe_entropy import EntropyProbe
+from zipnet.node.probe_keys import KeyAgeProbe
 from zipnet.node.probe_ledger import LedgerProbe
 from zipnet.node.probe_version import compare_versions, judge_versions
 from zipnet.node.probes import PeerProbe, watch_dependencies
@@ -390,6 +391,23 @@ async def test_a_descriptor_warns_before_it_ends() -> None:
     assert await probe.look() == failed("descriptor_expired")
     ends = _value(metrics, "zipnet_descriptor_expiry_timestamp_seconds")
     assert ends == (begins + timedelta(90)).timestamp()
+
+
+@pytest.mark.requirement("L4")
+async def test_keys_warn_before_they_are_overdue_and_never_stop_a_node() -> None:
+    committee = HarnessCommittee()
+    begins = committee.descriptor.descriptor.not_before
+    metrics, now = _metrics(), begins
+    peer = committee.descriptor.descriptor.servers[0].peer_id
+    probe = KeyAgeProbe(lambda: committee.descriptor, peer, metrics, lambda: now.timestamp())  # noqa: PLW0108 - now changes
+    assert await probe.look() == HOLDS
+    now = begins + timedelta(77)
+    assert await probe.look() == degraded("key_due")
+    now = begins + timedelta(90)
+    assert await probe.look() == degraded("key_overdue")
+    for key in ("identity", "committee-secret", "descriptor-key"):
+        due = _value(metrics, "zipnet_key_expiry_timestamp_seconds", key=key)
+        assert due == (begins + timedelta(90)).timestamp()
 
 
 async def test_a_capability_warns_before_it_ends() -> None:

@@ -60,6 +60,7 @@ EXPECTED = {
     "zipnet_collateral_expiry_timestamp_seconds": PLAIN,
     "zipnet_capability_expiry_timestamp_seconds": PLAIN,
     "zipnet_clock_skew_seconds": PLAIN | {"server"},
+    "zipnet_key_expiry_timestamp_seconds": PLAIN | {"key"},
     "zipnet_tls_handshake_failures": PLAIN,
     "zipnet_safe_mode": REASON,
     "zipnet_slots_void": PLAIN,
@@ -80,6 +81,7 @@ def _metrics() -> NodeMetrics:
     metrics.revocations.inc("peer")
     metrics.uds_denied.inc("uid")
     metrics.clock_skew(1, 0.5)
+    metrics.key_expires("identity", 1.0)
     metrics.version_supported(1, supported=True)
     metrics.degraded.set("disk_low", 1)
     metrics.integrity_fail.inc("record")

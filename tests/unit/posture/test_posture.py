@@ -35,6 +35,7 @@ GOOD = HostFacts(
     memory_locks=True,
     swap=True,
     build=BuildAge(3, 10),
+    now_s=0.0,
 )
 
 
