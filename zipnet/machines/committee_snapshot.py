@@ -36,7 +36,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from zipnet.errors import LocalProtocolError, RemoteProtocolError, VerificationError
-from zipnet.machines.committee import MAX_REVOCATIONS, CommitteeState, KemAnnounced, Phase
+from zipnet.machines.committee import MAX_REVOCATIONS, CommitteeState, Phase
+from zipnet.machines.committee_outcomes import KemAnnounced
 from zipnet.protocol.command import ChooseAggregate, SignRecord
 from zipnet.protocol.descriptor import MAX_DESCRIPTOR_BYTES
 from zipnet.protocol.encoding import Reader, Writer

@@ -26,11 +26,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from zipnet.machines.committee import (
+from zipnet.machines.committee import CommitteeState, Phase
+from zipnet.machines.committee_outcomes import (
     ClientRegistered,
     ClientRetired,
-    CommitteeState,
-    Phase,
     PrincipalRevoked,
     RoundAborted,
     RoundOpened,

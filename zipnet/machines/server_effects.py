@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zipnet.machines.committee import RoundAborted, RoundSealed
+    from zipnet.machines.committee_outcomes import RoundAborted, RoundSealed
     from zipnet.machines.guard import Released
     from zipnet.protocol.command import Command
     from zipnet.protocol.descriptor import TrustedDescriptor

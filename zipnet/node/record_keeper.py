@@ -22,7 +22,7 @@ from zipnet.errors import (
     TransportError,
     VerificationError,
 )
-from zipnet.machines.committee import RoundAborted
+from zipnet.machines.committee_outcomes import RoundAborted
 from zipnet.observe.log import get_logger
 from zipnet.protocol.header import SignedHeader
 from zipnet.protocol.ids import ServerIndex

@@ -13,7 +13,8 @@ from tests.harness.servers import ServerCluster
 from tests.harness.succession import successor_of
 from tests.unit.machines.test_committee import register
 from zipnet.errors import RemoteProtocolError
-from zipnet.machines.committee import CommitteeState, Phase, Refused, RoundOpened
+from zipnet.machines.committee import CommitteeState, Phase
+from zipnet.machines.committee_outcomes import Refused, RoundOpened
 from zipnet.machines.committee_snapshot import decode_state, encode_state, state_digest
 from zipnet.machines.leader import Leader, LeaderView
 from zipnet.machines.offers import DescriptorAdopted, DescriptorOffered, parts_of
@@ -38,7 +39,7 @@ from zipnet.settings.descriptorfile import compose_successor
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from zipnet.machines.committee import Outcome
+    from zipnet.machines.committee_outcomes import Outcome
     from zipnet.protocol.command import Command
     from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.identity import Identity

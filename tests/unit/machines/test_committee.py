@@ -13,15 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.harness.committee import HarnessCommittee, make_identity
-from zipnet.machines.committee import (
+from zipnet.machines.committee import CommitteeState, Phase
+from zipnet.machines.committee_outcomes import (
     ClientRegistered,
     ClientRetired,
-    CommitteeState,
     KemAnnounced,
     Outcome,
     PartialMissed,
     PartialPosted,
-    Phase,
     Refused,
     RoundAborted,
     RoundChosen,

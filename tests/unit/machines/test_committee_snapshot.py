@@ -31,7 +31,8 @@ from tests.unit.machines.test_committee import (
 )
 from zipnet.errors import LocalProtocolError, RemoteProtocolError
 from zipnet.machines import committee, committee_snapshot
-from zipnet.machines.committee import CommitteeState, KemAnnounced, Phase, Refused
+from zipnet.machines.committee import CommitteeState, Phase
+from zipnet.machines.committee_outcomes import KemAnnounced, Refused
 from zipnet.machines.committee_snapshot import decode_state, encode_state, state_digest
 from zipnet.protocol.command import (
     AbortReason,

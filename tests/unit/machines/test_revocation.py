@@ -20,10 +20,9 @@ from tests.unit.machines.test_committee import (
     state_of,
 )
 from zipnet.errors import RemoteProtocolError
-from zipnet.machines.committee import (
+from zipnet.machines.committee import CommitteeState, Phase
+from zipnet.machines.committee_outcomes import (
     ClientRegistered,
-    CommitteeState,
-    Phase,
     PrincipalRevoked,
     Refused,
     RoundOpened,

@@ -12,7 +12,8 @@ import pytest
 from tests.harness.committee import HarnessCommittee, make_identity
 from zipnet.access.terms import NO_TERMS
 from zipnet.errors import AdmissionError, ConsensusError, StorageError
-from zipnet.machines.committee import CommitteeState, PrincipalRevoked
+from zipnet.machines.committee import CommitteeState
+from zipnet.machines.committee_outcomes import PrincipalRevoked
 from zipnet.machines.committee_snapshot import encode_state
 from zipnet.machines.guard import ReleaseGuard
 from zipnet.machines.server import ServerMachine
