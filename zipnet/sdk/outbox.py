@@ -192,9 +192,10 @@ class Outbox:
         entries = [self._seal(put) for stored in self._pending.values() for put in _puts(stored)]
         # The place in the log outlives the messages: number -1 is nobody's.
         journal.append_group([self._seal(_Struck(-1, self._known_since)), *entries])
-        self._journal.close()
+        # The old file stays locked until the new one, locked as well, has its name.
         fresh.replace(self._path)
         _sync_folder(self._path.parent)
+        self._journal.close()
         self._journal = journal
 
     def _seal(self, entry: _Put | _Struck) -> bytes:

@@ -390,18 +390,42 @@ class Publisher:
         return list(await asyncio.gather(*(finish(one) for one in stored)))
 
     async def _store(self, draft: Draft) -> int | None:
-        if self._outbox is None:
+        outbox, since = self._outbox, self._next_sequence()
+        if outbox is None:
             return None
-        async with self._outbox_turn:
-            return await asyncio.to_thread(
-                self._outbox.put, draft.message, draft.salt, self._next_sequence()
+        stored: list[int] = []
+        try:
+            await self._in_outbox(
+                lambda: stored.append(outbox.put(draft.message, draft.salt, since))
             )
+        except asyncio.CancelledError:
+            for number in stored:  # the caller took the message back
+                await self._strike(number)
+            raise
+        return stored[0]
 
     async def _strike(self, number: int) -> None:
-        if self._outbox is None:
-            return
+        outbox, since = self._outbox, self._next_sequence()
+        if outbox is not None:
+            await self._in_outbox(lambda: outbox.strike(number, since))
+
+    async def _in_outbox(self, call: Callable[[], None]) -> None:
+        """Run one call at a time in a thread; it is waited for even where the caller is cancelled.
+
+        A thread goes on whatever becomes of the task: the next call must not meet it in the file.
+        """
         async with self._outbox_turn:
-            await asyncio.to_thread(self._outbox.strike, number, self._next_sequence())
+            working = asyncio.ensure_future(asyncio.to_thread(call))
+            cancelled: asyncio.CancelledError | None = None
+            while not working.done():
+                try:
+                    await asyncio.wait({working})
+                except asyncio.CancelledError as error:
+                    cancelled = error
+            if cancelled is not None:
+                working.exception()  # nobody is left to be told
+                raise cancelled
+            working.result()
 
     def _next_sequence(self) -> int | None:
         last = None if self._machine is None else self._machine.last_record

@@ -96,18 +96,12 @@ class Sending:
             return known
         shared = self._shared.get(draft.message_id)
         if shared is not None:
-            return await self._join(shared)
+            return await self._join(shared, draft.message_id)
         async with self._room(draft, deadline):
             shared = self._shared.get(draft.message_id)
             if shared is None:
                 shared = self._begin(draft, deadline, on_progress)
-            try:
-                receipt = await self._join(shared)
-            finally:
-                if self._shared.get(draft.message_id) is shared and not shared.waiting:
-                    del self._shared[draft.message_id]
-            self._remember(receipt)
-            return receipt
+            return await self._join(shared, draft.message_id)
 
     def _begin(
         self, draft: Draft, deadline: float, on_progress: Callable[[Progress], None] | None
@@ -126,14 +120,23 @@ class Sending:
         self._shared[draft.message_id] = shared
         return shared
 
-    async def _join(self, shared: _Shared) -> Receipt:
+    async def _join(self, shared: _Shared, message_id: MessageId) -> Receipt:
         shared.waiting += 1
         try:
-            return await asyncio.shield(shared.future)
+            receipt = await asyncio.shield(shared.future)
         finally:
             shared.waiting -= 1
-            if not shared.waiting and not shared.future.done():
-                self._driver.withdraw(shared.ticket)
+            if not shared.waiting:
+                self._end(shared, message_id)
+        self._remember(receipt)
+        return receipt
+
+    def _end(self, shared: _Shared, message_id: MessageId) -> None:
+        """Whoever waited last tidies up: a later call must not join what is over."""
+        if self._shared.get(message_id) is shared:
+            del self._shared[message_id]
+        if not shared.future.done():
+            self._driver.withdraw(shared.ticket)
 
     def _remember(self, receipt: Receipt) -> None:
         self._receipts[receipt.message_id] = receipt

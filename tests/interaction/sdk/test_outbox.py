@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from tests.harness.fake_network import FakeNetwork
 from zipnet.errors import ConfigError, DuplicateIdentityError, LocalProtocolError
 from zipnet.protocol.secret import Secret
 from zipnet.protocol.slots import message_id_of
+from zipnet.storage.journal import FileJournal
 from zipnet.wire.messages import Kind
 
 if TYPE_CHECKING:
@@ -93,6 +95,23 @@ class TestTheFile:
             zipnet.Outbox(path, Secret(bytes(32)))
         with _open(path) as outbox:
             assert outbox.pending() == ()
+
+    def test_a_second_process_is_refused_while_the_file_is_rewritten_too(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, replace = tmp_path / "outbox", Path.replace
+        refused: list[bool] = []
+
+        def replace_late(old: Path, new: Path) -> Path:
+            with pytest.raises(DuplicateIdentityError):
+                FileJournal(new, identity=bytes(32))
+            refused.append(True)
+            return replace(old, new)
+
+        _open(path).close()
+        monkeypatch.setattr(Path, "replace", replace_late)
+        with _open(path):
+            assert refused == [True]
 
 
 async def _start(network: FakeNetwork, folder: Path) -> Process:
@@ -191,3 +210,51 @@ async def test_outcomes_that_were_told_are_struck_out(tmp_path: Path) -> None:
                 assert await one.recover() == []
                 with pytest.raises(LocalProtocolError):
                     await two.recover()
+
+
+class _SlowOutbox(zipnet.Outbox):
+    """One whose disk takes its time; notes how many are at it at once."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, Secret(SECRET))
+        self.may_go, self.entered = threading.Event(), threading.Event()
+        self.busy = self.most = 0
+
+    def put(self, message: bytes, salt: bytes, since: int | None) -> int:
+        self.busy += 1
+        self.most = max(self.most, self.busy)
+        self.entered.set()
+        assert self.may_go.wait(30)
+        try:
+            return super().put(message, salt, since)
+        finally:
+            self.busy -= 1
+
+
+async def test_a_call_cancelled_while_its_message_is_stored_takes_it_back(tmp_path: Path) -> None:
+    outbox = _SlowOutbox(tmp_path / "outbox")
+    async with FakeNetwork("tls") as network:
+        descriptor = network.committee.descriptor
+        async with zipnet.Publisher(descriptor, transport="tls", outbox=outbox) as publisher:
+            first = asyncio.create_task(publisher.publish(b"never mind", timeout=60))
+            await asyncio.to_thread(outbox.entered.wait, 30)
+            outbox.entered.clear()
+            first.cancel()
+            second = asyncio.create_task(publisher.publish(b"but this", timeout=60))
+            for _ in range(5):
+                await asyncio.sleep(0.01)
+            first.cancel()  # an impatient caller
+            outbox.may_go.set()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            async with asyncio.timeout(30):
+                while b"but this" not in [one.message for one in outbox.pending()]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert [one.message for one in outbox.pending()] == [b"but this"]
+            assert outbox.most == 1
+            second.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await second
+    outbox.close()
+    with _open(tmp_path / "outbox") as again:
+        assert again.pending() == ()

@@ -87,6 +87,28 @@ class TestOneMessage:
         network.keep_running(2)
         assert (await second).message_id == message_id_of(SALT + b"shared")
 
+    async def test_both_callers_giving_up_leave_nothing_behind_for_a_third(
+        self, network: FakeNetwork, pair: tuple[zipnet.Publisher, zipnet.Publisher]
+    ) -> None:
+        for outcome in ("cancelled", "not sent"):
+            timeout = 0.2 if outcome == "not sent" else 60
+            first, second = (
+                asyncio.create_task(pair[0].publish(b"shared", timeout=timeout, salt=SALT))
+                for _ in range(2)
+            )
+            await asyncio.sleep(0)
+            first.cancel()
+            await asyncio.sleep(0)
+            if outcome == "cancelled":
+                second.cancel()
+            done = await asyncio.gather(first, second, return_exceptions=True)
+            expected = NotSent if outcome == "not sent" else asyncio.CancelledError
+            assert [type(one) for one in done] == [asyncio.CancelledError, expected]
+        network.keep_running(2)
+        async with asyncio.timeout(30):
+            third = await pair[0].publish(b"shared", salt=SALT)
+        assert third.message_id == message_id_of(SALT + b"shared")
+
     async def test_an_unknown_message_published_again_is_found_where_it_was_broadcast(
         self, network: FakeNetwork, pair: tuple[zipnet.Publisher, zipnet.Publisher]
     ) -> None:
