@@ -17,7 +17,7 @@ from tests.harness.fake_network import FakeNetwork
 from tests.harness.publishers import HarnessPublisher, play_round
 from zipnet.cli import run
 from zipnet.protocol.slots import max_message_bytes
-from zipnet.sdk import Publisher
+from zipnet.sdk import Publisher, Reader
 from zipnet.storage.records import RecordLog
 
 if TYPE_CHECKING:
@@ -115,8 +115,12 @@ class TestAgainstARunningNetwork:
             common = ("-d", path, "--transport", "tls")
             covers = [await _start("publish", *common, "--cover") for _ in range(2)]
             talker = await _start("publish", *common, "--cover", "--lines", "--json", stdin=True)
-            await network.until(lambda: len(network.committee.changes) == 3)
-            network.keep_running(3)
+            stays = await _start("publish", *common, "-m", "a", "--json", "--linger", 10_000)
+            await network.until(lambda: len(network.committee.changes) == 4)
+            network.keep_running(4)
+            assert stays.stdout is not None
+            async with asyncio.timeout(30):
+                assert json.loads(await stays.stdout.readline())["participants"] >= 3
             assert talker.stdin is not None
             assert talker.stdout is not None
             for text in (b"one", b"x" * (max_message_bytes(SMALL) + 1), b"two"):
@@ -124,11 +128,47 @@ class TestAgainstARunningNetwork:
             async with asyncio.timeout(30):
                 receipts = [json.loads(await talker.stdout.readline()) for _ in range(2)]
             assert all(receipt["participants"] >= 2 for receipt in receipts)
+            stays.send_signal(signal.SIGINT)
+            assert (await _finish(stays))[0] == 0
             for process in (*covers, talker):
                 process.send_signal(signal.SIGTERM)
             ends = [await _finish(process) for process in (*covers, talker)]
             assert [code for code, _, _ in ends] == [0, 0, 2]  # the line that was too long
             assert "line 2 is too long" in ends[2][2]
+
+    async def test_what_a_killed_run_left_is_published_by_the_next(self, tmp_path: Path) -> None:
+        secret = tmp_path / "me.secret"
+        assert run(["keygen", "node", "--out", str(secret)]) == 0
+        async with FakeNetwork("tls") as network:
+            path = tmp_path / "d.toml"
+            path.write_bytes(network.committee.descriptor_bytes)
+            common = ("-d", path, "--transport", "tls")
+            lasting = (*common, "--state", tmp_path / "state", "--secret-file", secret)
+            killed = await _start("publish", *lasting, "-m", CANARY)
+            interrupted = await _start("publish", *common, "-m", CANARY)
+            await network.until(lambda: len(network.committee.changes) == 2)
+            interrupted.send_signal(signal.SIGINT)
+            code, out, err = await _finish(interrupted)
+            assert (code, out, CANARY in err) == (1, "", False)
+            assert "nothing of it left this process, it can be sent again" in err
+            killed.kill()
+            await killed.wait()
+            trusted = network.committee.descriptor
+            async with (
+                Publisher(trusted, transport="tls") as one,
+                Publisher(trusted, transport="tls") as two,
+            ):
+                await one.when.registered()
+                await two.when.registered()
+                again = await _start("publish", *lasting, "--lines", "--json")
+                network.keep_running(2, wait_s=0.5)
+                code, out, err = await _finish(again)
+                assert code == 0, err
+                (receipt,) = out.splitlines()
+            async with Reader(trusted, transport="tls", from_sequence=0, follow=False) as reader:
+                found = [message async for message in reader]
+            assert [message.payload for message in found] == [CANARY.encode()]
+            assert found[0].message_id.hex() == json.loads(receipt)["message_id"]
 
     async def test_following_shows_what_comes_later(self, tmp_path: Path) -> None:
         async with FakeNetwork("tls") as network:
@@ -219,6 +259,7 @@ class TestRefusals:
             (("publish", "--message", "a", "--timeout", "soon"), "--timeout"),
             (("publish", "--message", "a", "--transport", "pigeon"), "TRANSPORT"),
             (("publish", "--message", "a", "--instance", "other.test"), "INSTANCE"),
+            (("publish", "--message", "a", "--state", "somewhere"), "no SECRET"),
             (("read", "--records-dir", "/does/not/exist"), "not a folder"),
             (("read", "--records-dir", "/tmp", "--follow"), "exclude each other"),
         ],
@@ -244,6 +285,7 @@ class TestRefusals:
         assert (code, out) == (1, "")
         (error,) = [line for line in err.splitlines() if line.startswith("error: ")]
         assert "not registered" in error
+        assert "no TLS connection to 127.0.0.1" in error
         assert CANARY not in err
 
     def test_reading_from_nobody_is_exit_1(

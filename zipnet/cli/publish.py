@@ -16,7 +16,7 @@ import typer
 from zipnet.cli import output
 from zipnet.cli.app import new_app
 from zipnet.cli.lines import Notes, stdin_lines
-from zipnet.errors import ConfigError, LocalProtocolError, Refused, ZipnetError
+from zipnet.errors import ConfigError, LocalProtocolError, PublishError, Refused, ZipnetError
 from zipnet.protocol.identity import Identity
 from zipnet.protocol.slots import max_message_bytes
 from zipnet.settings import load_client
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from zipnet.machines.outgoing import Receipt
-    from zipnet.sdk import Publisher
+    from zipnet.sdk import Outbox, Publisher
     from zipnet.settings import ClientSettings
 
 app = new_app("Publish messages anonymously, and send cover.")
@@ -68,6 +68,16 @@ def publish(
     cadence: Annotated[
         str | None, typer.Option("--cadence", help="`always`, or N for every N-th round.")
     ] = None,
+    settle: Annotated[
+        int, typer.Option("--settle", help="Rounds of cover before the first message.", min=0)
+    ] = 1,
+    linger: Annotated[
+        int, typer.Option("--linger", help="Rounds of cover after the last message.", min=0)
+    ] = 0,
+    state: Annotated[
+        Path | None,
+        typer.Option("--state", help="Folder of messages under way, for the run after a crash."),
+    ] = None,
     operator: Annotated[
         str | None, typer.Option("--operator", help="Peer id the descriptor must be signed by.")
     ] = None,
@@ -96,13 +106,17 @@ def publish(
 
     Without --message, --messages, --lines or --cover all of standard input is one message, less one
     line end. Exit code 0: every message stands in a verified record. 1: some message is not
-    confirmed. 2: a setting or a message cannot be used.
+    confirmed. 2: a setting or a message cannot be used. Ctrl-C ends it with what is known of each.
+
+    With --state, and the --secret-file it is encrypted for, what a run could not bring to an end
+    because it was killed is published by the next one, once.
     """
     flags: dict[str, object] = {
         "descriptor": descriptor,
         "transport": transport,
         "secret_file": secret_file,
         "cadence": cadence,
+        "state": state,
         "operator": operator,
         "instance": instance,
         "tdx_source": tdx_source,
@@ -115,12 +129,43 @@ def publish(
         output.note(f"warning: {warning}")
     limit = max_message_bytes(settings.descriptor.params)
     notes = Notes(quiet=quiet)
-    work = _Work(_timeout_s(timeout), limit, as_json=as_json, notes=notes, proxy=proxy)
+    work = _Work(
+        _timeout_s(timeout),
+        limit,
+        as_json=as_json,
+        notes=notes,
+        proxy=proxy,
+        settle_rounds=settle,
+        linger_rounds=linger,
+    )
+    outbox = _outbox(settings)
     given = _given(message, messages, whole_input=not (lines or cover))
     for line, text in given:
         work.require_sendable(text, line)
-    code = asyncio.run(_publish(settings, work, given, lines=lines, cover=cover))
+    with outbox or contextlib.nullcontext():
+        code = asyncio.run(_publish(settings, work, given, outbox, lines=lines, cover=cover))
     raise typer.Exit(code)
+
+
+def _outbox(settings: ClientSettings) -> Outbox | None:
+    """Open the messages under way of runs before, where the user keeps them."""
+    if settings.state is None:
+        return None
+    from zipnet.sdk import Outbox
+
+    if settings.secret is None:
+        raise ConfigError(
+            "setting STATE keeps messages under way, and no SECRET is given to encrypt them with",
+            hint="write one with `zipnet keygen node` and give it as --secret-file",
+        )
+    try:
+        settings.state.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"setting STATE: {settings.state} cannot be made: {error.strerror}",
+            hint="write a folder only you can enter",
+        ) from error
+    return Outbox(settings.state / "outbox", settings.secret)
 
 
 def _timeout_s(text: str) -> float:
@@ -158,6 +203,8 @@ class _Work:
     as_json: bool
     notes: Notes
     proxy: str | None = None
+    settle_rounds: int = 1
+    linger_rounds: int = 0
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     code: int = 0
     errors: list[ZipnetError] = field(default_factory=list)
@@ -193,43 +240,76 @@ class _Work:
 
 
 async def _publish(
-    settings: ClientSettings, work: _Work, given: list[_Text], *, lines: bool, cover: bool
+    settings: ClientSettings,
+    work: _Work,
+    given: list[_Text],
+    outbox: Outbox | None,
+    *,
+    lines: bool,
+    cover: bool,
 ) -> int:
     from zipnet.sdk import Publisher, every
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM) if cover else (signal.SIGTERM,):
-        loop.add_signal_handler(number, work.stop.set)
-    identity = Identity.from_secret(settings.secret) if settings.secret else None
-    async with Publisher(
+
+    def stop() -> None:
+        work.stop.set()
+        loop.remove_signal_handler(signal.SIGINT)  # a second Ctrl-C does not wait
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    publisher = Publisher(
         settings.descriptor,
-        identity=identity,
+        identity=Identity.from_secret(settings.secret) if settings.secret else None,
         transport=settings.transport,
         proxy=work.proxy,
         cover=every(settings.cover_every),
+        settle_rounds=work.settle_rounds,
+        linger_rounds=work.linger_rounds,
+        outbox=outbox,
         platform=settings.platform,
         capability=settings.capability,
         servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],
         on_trouble=work.notes.trouble,
         on_warning=work.notes.warning,
-    ) as publisher:
-        tasks = [
-            asyncio.create_task(_send_all(publisher, work, given, lines=lines, cover=cover)),
-            asyncio.create_task(work.stop.wait()),
-            asyncio.create_task(_announce(publisher, work)),
-        ]
-        try:
-            await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
-            # Stopped by a signal: what is under way ends with what is known about it.
-            await publisher.close()
-            await asyncio.wait(tasks[:1], timeout=_CLOSE_S)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks[1:], return_exceptions=True)
-            with contextlib.suppress(asyncio.CancelledError):
-                await tasks[0]
+    )
+    leaving = asyncio.create_task(_leave(publisher, work))
+    try:
+        async with publisher:
+            if outbox is not None:
+                await _recover(publisher, work)
+            sending = asyncio.create_task(
+                _send_all(publisher, work, given, lines=lines, cover=cover)
+            )
+            announcing = asyncio.create_task(_announce(publisher, work))
+            try:
+                await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({sending}, timeout=_CLOSE_S)
+            finally:
+                sending.cancel()
+                announcing.cancel()
+                await asyncio.wait({announcing})
+                with contextlib.suppress(asyncio.CancelledError):
+                    await sending
+    finally:
+        leaving.cancel()
     return _conclude(work, single=len(given) == 1 or not (given or lines))
+
+
+async def _leave(publisher: Publisher, work: _Work) -> None:
+    """Once a signal has come: what is under way ends with what is known about it."""
+    await work.stop.wait()
+    await publisher.close()
+
+
+async def _recover(publisher: Publisher, work: _Work) -> None:
+    """Bring to an end what a run before this one left behind."""
+    for outcome in await publisher.recover(timeout=work.timeout_s):
+        if isinstance(outcome, PublishError):
+            output.note(f"error: of an earlier run: {outcome.message_line}")
+            work.code = max(work.code, outcome.exit_code)
+        else:
+            work.receipt(outcome)
 
 
 async def _announce(publisher: Publisher, work: _Work) -> None:

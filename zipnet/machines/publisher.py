@@ -507,7 +507,8 @@ class PublisherMachine:
         for message in messages:
             self._outgoing.drop(message.ticket)
         withheld = self._withholding.reason(self._last)
-        hint = withheld.hint if withheld else ""
+        # Before the registration stands, a wait for others is not what keeps it.
+        hint = withheld.hint if withheld and self._registered is not None else ""
         return [
             Failed(m.ticket, m.message_id, left=bool(m.left_in), text=self._known(m), hint=hint)
             for m in messages

@@ -179,6 +179,7 @@ class PublisherDriver:
         self._fetch_from = 0
         self._last_header_at = self._loop.time()
         self._turns: dict[str, tuple[TrustedDescriptor, Turns]] = {}
+        self._hindered = ""  # what kept this client from the network last
 
     # What the user's side calls -----------------------------------------------------------------
 
@@ -275,9 +276,10 @@ class PublisherDriver:
             if effect.left
             else effect.hint or "nothing of it left this process, it can be sent again"
         )
+        apart = f"; {self._hindered}" if self._session is None and self._hindered else ""
         future.set_exception(
             outcome(
-                f"message was not confirmed: {effect.text}",
+                f"message was not confirmed: {effect.text}{apart}",
                 message_id=effect.message_id,
                 message=draft.message,
                 salt=draft.salt,
@@ -329,8 +331,10 @@ class PublisherDriver:
                 try:
                     await self._register(turns.current())
                 except LINK_ERRORS as error:
+                    self._hindered = str(error)
                     await turns.failed(error)
                 else:
+                    self._hindered = ""
                     turns.succeeded()
                     break
 
@@ -417,6 +421,8 @@ class PublisherDriver:
             try:
                 await self._follow(turns)
             except LINK_ERRORS as error:
+                self._session = None
+                self._hindered = str(error)
                 self._register_again_if_unknown(error)
                 await turns.failed(error)
             finally:

@@ -283,7 +283,9 @@ class Publisher:
                 while self._machine.rounds_covered < until and not self._running.done():
                     await asyncio.wait({self._running}, timeout=_LINGER_POLL_S)
         if self._machine.rounds_covered - self._talked_at < _LEAVING_ROUNDS:
-            self._warn("leaving right after talking ties this client to what was said; see linger")
+            self._warn(
+                "leaving right after talking ties this client to what was said: linger a while"
+            )
 
     async def close(self) -> None:
         """Leave at once, without lingering. Idempotent."""
