@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from zipnet.machines.client_book import ClientBook
 from zipnet.machines.committee import CommitteeState, Phase
 from zipnet.machines.committee_outcomes import (
     ClientRegistered,
@@ -37,12 +38,11 @@ from zipnet.machines.committee_outcomes import (
 )
 from zipnet.machines.committee_snapshot import decode_state
 from zipnet.machines.guard import RefusedRelease, ReleaseRequest
+from zipnet.machines.kem_turn import KemTurn
 from zipnet.machines.leader import Leader, LeaderView
 from zipnet.machines.offers import DescriptorAdopted
 from zipnet.machines.server_effects import (
-    AdmitClient,
     AggregateArrived,
-    AnnounceKemKey,
     AssembleRecord,
     CatchUpRecords,
     ClientAdmitted,
@@ -67,8 +67,6 @@ from zipnet.machines.server_effects import (
     RecordAssembled,
     RefuseRelease,
     Restored,
-    RetireChain,
-    RetireOtherChains,
     SharePartial,
     StandingChanged,
     StepChains,
@@ -82,7 +80,6 @@ from zipnet.machines.server_effects import (
 from zipnet.protocol.command import (
     AbortReason,
     AbortRound,
-    AnnounceKem,
     ChooseAggregate,
     Command,
     PostPartial,
@@ -168,15 +165,8 @@ class ServerMachine:
         self._last_open = float("-inf")
         self._published = RoundNumber(0)
         self._deadline_s = cadence.round_deadline_ms / 1000
-        self._to_admit: dict[RegistryIndex, AdmitClient] = {}
-        self._registrations: dict[RegistryIndex, Digest] = {}
-        self._admitted: set[RegistryIndex] = set()
-        self._leaving: set[RegistryIndex] = set()
-        self._unadmittable: set[RegistryIndex] = set()
-        self._kem_epoch = -1
-        self._kem_turn = -2
-        self._kem_in_use = (-1, float("inf"))
-        self._kem_ready: KemKeyReady | None = None
+        self._clients = ClientBook()
+        self._kem = KemTurn(descriptor.params.kem_epoch_s)
         self._asked: dict[tuple[str, object], float] = {}
 
     @property
@@ -210,13 +200,13 @@ class ServerMachine:
                 if event.round == self.state.last_round:
                     self._round.assembled = event
             case ClientAdmitted():
-                self._admitted.add(event.index)
+                self._clients.admit(event.index)
             case ClientNotAdmitted():
-                self._unadmittable.add(event.index)
+                self._clients.give_up(event.index)
             case KemKeyReady():
-                self._kem_ready = event
+                self._kem.have(event)
             case KemTurnDue():
-                self._kem_epoch, self._kem_turn = -1, self._newest_kem()
+                self._kem.ask(self._newest_kem())
             case DescriptorGiven():
                 self._given = event.descriptor
             case TimerFired():
@@ -228,7 +218,7 @@ class ServerMachine:
     def is_admitted(self, index: RegistryIndex) -> bool:
         """Tell whether an index is registered for the round under way and its chain is here."""
         header = self.state.header
-        if header is None or index not in self._admitted:
+        if header is None or not self._clients.is_admitted(index):
             return False
         return self.state.registry.is_member(index, header.registry_version, header.round)
 
@@ -241,9 +231,9 @@ class ServerMachine:
     def place_of(self, peer: PeerId, registration: Digest) -> tuple[RegistryIndex, bool] | None:
         """Return the index a registration has, and whether this server admitted it; else None."""
         index = self.state.registry.index_of(peer)
-        if index is None or self._registrations.get(index) != registration:
+        if index is None or not self._clients.is_by(index, registration):
             return None
-        return index, index in self._admitted
+        return index, self._clients.is_admitted(index)
 
     def waiting_for(self, now: float) -> tuple[ServerIndex, ...]:
         """Return the servers without which no round can go on, as far as this one sees."""
@@ -274,8 +264,7 @@ class ServerMachine:
                 self._last_open = now.monotonic
                 self._asked.clear()
                 self._take_early()
-                self._admitted -= self._leaving
-                self._leaving.clear()
+                self._clients.open_round()
                 if self._caught_up:
                     self._published = outcome.signed.header.round
                     effects.append(PublishOpened(outcome.signed))
@@ -289,20 +278,16 @@ class ServerMachine:
                     effects.append(PublishAborted(outcome))
             case ClientRegistered():
                 if outcome.replaced is not None:
-                    self._forget_client(outcome.replaced, effects)
-                change = outcome.change
-                self._to_admit[change.index] = AdmitClient(change)
-                if change.registration is not None:
-                    self._registrations[change.index] = change.registration
+                    effects.append(self._clients.forget(outcome.replaced))
+                self._clients.register(outcome.change)
             case ClientRetired():
-                self._forget_client(outcome.index, effects)
+                effects.append(self._clients.forget(outcome.index))
             case PrincipalRevoked():
                 if outcome.index is not None:
-                    self._forget_client(outcome.index, effects)
+                    effects.append(self._clients.forget(outcome.index))
                 effects.append(EnforceRevocation(outcome.revocation, outcome.statement))
             case DescriptorAdopted():
-                for index in outcome.retired:
-                    self._forget_client(index, effects)
+                effects.extend(map(self._clients.forget, outcome.retired))
                 if outcome.retired:
                     self._returning = (len(outcome.retired), now.monotonic)
                 effects.append(UseDescriptor(outcome.descriptor))
@@ -319,17 +304,7 @@ class ServerMachine:
         self._round = _Round()
         self._last_open = now.monotonic
         self._asked.clear()
-        self._leaving.clear()
-        active = {change.index: change for change in state.registry.active_changes()}
-        for index in [index for index in self._registrations if index not in active]:
-            self._forget_client(index, effects)
-        self._leaving.clear()
-        self._admitted &= active.keys()
-        for index, change in active.items():
-            if index not in self._registrations and change.registration is not None:
-                self._to_admit[index] = AdmitClient(change)
-                self._registrations[index] = change.registration
-        effects.append(RetireOtherChains(frozenset(active)))
+        effects.extend(self._clients.restore(state.registry))
         if state.descriptor.version != old.descriptor.version:
             effects.append(UseDescriptor(state.descriptor))
         effects.extend(
@@ -353,12 +328,6 @@ class ServerMachine:
         else:
             effects.append(CatchUpRecords(sealed.sequence + 1))
         self._stored = sealed.sequence + 1
-
-    def _forget_client(self, index: RegistryIndex, effects: list[Effect]) -> None:
-        self._unadmittable.discard(index)
-        self._leaving.add(index)
-        self._to_admit.pop(index, None)
-        effects.append(RetireChain(index, self._registrations.pop(index, None)))
 
     # -- what arrives ----------------------------------------------------------------------
 
@@ -443,31 +412,20 @@ class ServerMachine:
 
     def _look_at_kem(self, now: Instant, effects: list[Effect]) -> None:
         newest = self._newest_kem()
-        epoch_s = self._descriptor.params.kem_epoch_s
-        if newest != self._kem_in_use[0]:
-            self._kem_in_use = (newest, now.monotonic)
-        # The second clock is for days when the first was wrong: a date far ahead names an epoch
-        # that no later one follows for as long, and its key would stay in use until then.
-        used_up = now.monotonic - self._kem_in_use[1] > epoch_s or newest == self._kem_turn
-        epoch = max(newest + used_up, now.wall_ms // 1000 // epoch_s)
-        ready = self._kem_ready
-        if ready is not None and ready.epoch > newest:
-            self._propose(AnnounceKem(ready.epoch, ready.announcement), now, effects)
-        if self._kem_epoch < epoch:
-            # After a restart too: the driver says whether the announced key is still held.
-            self._kem_epoch = epoch
-            effects.append(AnnounceKemKey(epoch, newest))
+        command, key = self._kem.command(newest), self._kem.due(newest, now)
+        if command is not None:
+            self._propose(command, now, effects)
+        if key is not None:
+            effects.append(key)
 
     def _newest_kem(self) -> int:
         announced = self.state.kem.get(self.server)
         return -1 if announced is None else announced.epoch
 
     def _look_at_registry(self, now: Instant, effects: list[Effect]) -> None:
-        effects.extend(self._to_admit.values())
-        self._to_admit.clear()
-        for index in sorted(self._unadmittable):
-            if self.state.registry.is_active(index):
-                self._propose(RetireClient(index), now, effects)
+        effects.extend(self._clients.take_new())
+        for index in self._clients.to_retire(self.state.registry):
+            self._propose(RetireClient(index), now, effects)
 
     def _look_at_given(self, now: Instant, effects: list[Effect]) -> None:
         """Rule 7."""
