@@ -127,6 +127,49 @@ async def test_kills_old_files_and_a_second_replacement(network: LiveNetwork) ->
         assert receipt.placements
 
 
+def rotate(network: LiveNetwork, kind: str, old: str, *words: str, out: str) -> None:
+    """Write a version with another key, and have the log adopt it."""
+    line = ("rotate", kind, old, *words, "--key", "operator.secret", "--out", out)
+    done = run_zipnet(*line, cwd=network.folder)
+    assert done.returncode == 0, done.stderr
+    hand_to(network, "s0", network.folder / out)
+    wait_version(network, int(out[1]), "s0", "s1")
+
+
+@pytest.mark.parametrize("has", ["both secrets", "the present secret and file"])
+async def test_a_server_comes_back_after_every_key_around_it_was_rotated(
+    network: LiveNetwork, has: str
+) -> None:
+    """It was down for so many versions that nothing it goes by is good any more."""
+    folder, s2 = network.folder, network.nodes["s2"]
+
+    def rotate_all() -> None:
+        s2.kill()
+        made = run_zipnet("keygen", "committee", "--out", "committee.secret.next", cwd=folder)
+        assert made.returncode == 0, made.stderr
+        new = ("--new-secret-file", "committee.secret.next")
+        rotate(network, "committee-secret", "d.toml", *new, out="v2.toml")
+        for name, old, out in (("s0", "v2.toml", "v3.toml"), ("s1", "v3.toml", "v4.toml")):
+            words = ("--node", name, "--secret-file", f"{name}.secret")
+            rotate(network, "tls", old, *words, out=out)
+        words = ("--node", "s2", "--secret-file", "s2.secret")  # closes the windows
+        rotate(network, "tls", "v4.toml", *words, out="v5.toml")
+        if has != "both secrets":
+            (folder / "committee.secret.next").replace(folder / "committee.secret")
+            shutil.copy(folder / "v5.toml", folder / "s2.toml")
+        s2.start()
+        wait_version(network, 5, "s2")
+
+    await asyncio.to_thread(rotate_all)
+    async with AsyncExitStack() as stack:
+        first = load_descriptor(network.descriptor_file)
+        clients = [
+            await stack.enter_async_context(Publisher(first, transport="tls")) for _ in range(3)
+        ]
+        receipt = await clients[0].publish(b"all three are needed", timeout=90)
+        assert receipt.placements
+
+
 def _leader(network: LiveNetwork) -> Node:
     found: list[Node] = []
 

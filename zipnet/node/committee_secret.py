@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from zipnet.observe.health import Health
+    from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.protocol.ids import Digest
     from zipnet.settings import ServerSettings
     from zipnet.settings.secretfiles import LaterSecret
@@ -38,8 +39,18 @@ def committee_secrets_of(settings: ServerSettings) -> CommitteeSecrets:
     return CommitteeSecrets(settings.descriptor, given)
 
 
-def require_committee_secret(settings: ServerSettings, terms: SessionTerms) -> CommitteeSecrets:
+def require_committee_secret(
+    settings: ServerSettings, terms: SessionTerms, given: TrustedDescriptor
+) -> CommitteeSecrets:
     """Go by the version in force, and refuse to start without the secret it names.
+
+    A server that was down while the secret was rotated has the present one, and the present file of
+    the descriptor, but went by neither yet: it is let in by that secret, and hears of the version.
+
+    Args:
+        settings: Its settings, with the newest version it went by.
+        terms: What it says in handshakes.
+        given: The version in the file it was given.
 
     Raises:
         PolicyMismatchError: It is not here.
@@ -47,7 +58,8 @@ def require_committee_secret(settings: ServerSettings, terms: SessionTerms) -> C
     secrets = terms.committee_secret
     assert isinstance(secrets, CommitteeSecrets)
     secrets.use(settings.descriptor)
-    if not secrets.holds(settings.descriptor):
+    ahead = given.version > settings.descriptor.version and secrets.holds(given)
+    if not ahead and not secrets.holds(settings.descriptor):
         raise PolicyMismatchError(
             "setting COMMITTEE_SECRET is not the committee secret in force, which version "
             f"{settings.descriptor.version} of the descriptor or one before it named",

@@ -304,6 +304,7 @@ class CommitteeServer:
                 listener=listener,
                 transport=self._transports[1],
                 link_to=self._link_to,
+                terms=self._terms,
                 audit=self.audit,
                 health=self.health,
             )

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from zipnet.settings import ServerSettings
     from zipnet.storage.marker import SafeModeNote
 
-__all__ = ["run_server"]
+__all__ = ["identify", "run_server"]
 
 
 async def run_server(
@@ -70,7 +70,7 @@ async def run_server(
     """
     boot_id = os.urandom(16)
     attestation = NodeAttestation(settings, Role.SERVER, boot_id)
-    terms, transports = _identify(settings, attestation.attestor, boot_id)
+    terms, transports = identify(settings, attestation.attestor, boot_id)
     await attestation.require_own()
     await require_alone(_targets(settings), terms, transports[1], name=settings.node.name)
     notifier = notifier or ServiceNotifier(os.environ)
@@ -130,17 +130,23 @@ async def _run_on(
     state: ServerState,
 ) -> None:
     try:
+        given = settings.descriptor
         settings = await settings_in_force(settings, state, terms, transports[1])
-        secrets = require_committee_secret(settings, terms)
+        secrets = require_committee_secret(settings, terms, given)
         parts = (state, terms, transports, attestation, notifier)
         await CommitteeServer(settings, secrets, *parts).run(stop)
     finally:
         state.close()
 
 
-def _identify(
+def identify(
     settings: ServerSettings, attestor: PlatformAttestor | None, boot_id: bytes
 ) -> tuple[SessionTerms, tuple[QuicTransport, TlsTransport]]:
+    """Return what a server says in handshakes, and its engines, QUIC first.
+
+    Raises:
+        VerificationError: The descriptor names a certificate that is none of its key's.
+    """
     descriptor = settings.descriptor
     terms = SessionTerms(
         instance_id=descriptor.descriptor.instance,

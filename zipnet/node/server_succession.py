@@ -5,12 +5,13 @@ offers it to the log, and every server goes by it from the moment the log has ad
 
 Rules:
 
-1. A server begins with the newest version it went by. One that went by none yet asks the others for
-   the versions before its own, since the log may begin under those.
+1. A server begins with the newest version it went by. One that went by none with itself in it asks
+   the others for the versions before its own, since the log may begin under those.
 2. The descriptor's file is read again when it changes. What may not follow is said in the log once,
    and passed over; so is what names a committee secret that was not given here.
 3. While it has no leader it asks the others what they go by: it may have missed an adoption, and
-   not know who leads by now.
+   not know who leads by now. Where it has no link at all it asks as a reader, who is let in
+   whatever was rotated: it may have missed so much that none of its keys is good any more.
 4. A version without this server in it ends it: it proposes and signs nothing more, and stops.
 """
 
@@ -39,7 +40,8 @@ from zipnet.storage.journal import FileJournal
 from zipnet.transport.certificate import registered_certificate
 from zipnet.transport.egress import allow_egress
 from zipnet.transport.session import Role
-from zipnet.transport.versions import ask_earlier, fetch_later
+from zipnet.transport.tls import TlsTransport
+from zipnet.transport.versions import ask_earlier, ask_later, fetch_later
 from zipnet.wire.frames import CloseCode
 
 if TYPE_CHECKING:
@@ -51,18 +53,19 @@ if TYPE_CHECKING:
     from zipnet.node.server_parts import ServerParts
     from zipnet.node.server_state import ServerState
     from zipnet.observe.health import Health
+    from zipnet.ports import Journal
     from zipnet.protocol.descriptor import TrustedDescriptor
-    from zipnet.protocol.ids import Digest
+    from zipnet.protocol.ids import Digest, PeerId
     from zipnet.settings import ServerSettings
     from zipnet.transport.dial import PersistentLink
     from zipnet.transport.session import SessionTerms
-    from zipnet.transport.tls import TlsTransport
 
 __all__ = ["ServerSuccession", "rotated_keys", "settings_for_readers", "settings_in_force"]
 
 _LOOK_S: Final = 0.5
 _ASK_AGAIN_S: Final = 1.0
 _ASK_TIMEOUT_S: Final = 5.0
+_ALONE_LOOKS: Final = 3
 _log = get_logger(__name__)
 
 
@@ -84,11 +87,10 @@ async def settings_in_force(
     """
     given = settings.descriptor
     known = None if state.versions is None else remembered_versions(state.versions, given)
-    if known is None:
+    if known is None or not _ever_had(known, settings.identity.peer_id):
         known = await _with_earlier(settings, terms, transport)
         if state.versions is not None:
-            for item in (*known.earlier, known):
-                state.versions.append(item.descriptor.file)
+            _keep_line(state.versions, known)
     index = known.server_index(settings.identity.peer_id)
     if index is None:
         raise _replaced(known)
@@ -105,6 +107,23 @@ async def settings_in_force(
         node=known.descriptor.servers[index],
         server_endpoints=moved_endpoints(settings.server_endpoints, given, known),
     )
+
+
+def _ever_had(known: TrustedDescriptor, peer: PeerId) -> bool:
+    return any(item.server_index(peer) is not None for item in (*known.earlier, known))
+
+
+def _keep_line(journal: Journal, known: TrustedDescriptor) -> None:
+    """Keep the versions a server begins with; some are there where it was killed over this."""
+    files = [item.descriptor.file for item in (*known.earlier, known)]
+    kept = list(journal.entries())
+    if kept != files[: len(kept)]:
+        raise StorageError(
+            "the versions of the descriptor in the state folder are not those of this instance",
+            hint="begin with an empty state folder",
+        )
+    for file in files[len(kept) :]:
+        journal.append(file)
 
 
 def settings_for_readers(settings: ServerSettings, folder: Path) -> ServerSettings:
@@ -137,7 +156,7 @@ async def _with_earlier(
     given = settings.descriptor
     if given.descriptor.previous is None or given.earlier:
         return given
-    asking = replace(terms, role=Role.READER, identity=None, committee_secret=None, attestor=None)
+    asking = _as_reader(terms)
     while True:
         for index, endpoint in enumerate(settings.server_endpoints):
             if index == settings.index:
@@ -156,6 +175,11 @@ async def _with_earlier(
         await asyncio.sleep(_ASK_AGAIN_S)
 
 
+def _as_reader(terms: SessionTerms) -> SessionTerms:
+    """What a server says that says nothing about itself."""
+    return replace(terms, role=Role.READER, identity=None, committee_secret=None, attestor=None)
+
+
 def rotated_keys(old: TrustedDescriptor, new: TrustedDescriptor) -> list[tuple[str, str]]:
     """Return which keys a version changes: the kind, and the id of the new one."""
     found: list[tuple[str, str]] = []
@@ -168,12 +192,15 @@ def rotated_keys(old: TrustedDescriptor, new: TrustedDescriptor) -> list[tuple[s
     found += [
         ("identity", short_peer_id(now.peer_id)) for was, now in seats if was.peer_id != now.peer_id
     ]
+    tree = {entry.node.name for entry in new.descriptor.aggregators}
     for node in nodes_of(new):
         was_there = before.get(node.name)
         if was_there is None or was_there.certificate == node.certificate:
             continue
         if was_there.peer_id == node.peer_id:
             found.append(("tls", content_digest(node.certificate).hex()[:16]))
+        elif node.name in tree:  # a seat may change its server's name too: it was looked at above
+            found.append(("identity", short_peer_id(node.peer_id)))
     return found
 
 
@@ -186,6 +213,7 @@ class ServerSuccession:
         listener: Who is admitted.
         transports: Where certificates are registered.
         link_to: Makes the link to a server.
+        terms: What it says in handshakes.
         audit: Where adoptions are written down.
         health: Where it shows that the committee secret in force was not given to this server.
     """
@@ -198,10 +226,14 @@ class ServerSuccession:
         listener: NodeListener,
         transport: TlsTransport,
         link_to: Callable[[ServerIndex], PersistentLink],
+        terms: SessionTerms,
         audit: AuditTrail,
         health: Health,
     ) -> None:
         self._health = health
+        self._unnamed = _as_reader(terms)
+        # Shows no certificate, and asks of the far side the key alone: certificates are rotated.
+        self._plain = TlsTransport(None, registered={}, limits=terms.limits)
         self._settings = settings
         self._parts = parts
         self._listener = listener
@@ -301,18 +333,35 @@ class ServerSuccession:
     async def _listen(self) -> None:
         """Rule 3: ask whoever is here, as long as the log tells nothing."""
         consensus, mesh, live = self._parts.consensus, self._parts.mesh, self._parts.live
+        alone = 0
         while True:
             await asyncio.sleep(_ASK_AGAIN_S)
             if consensus.leader() is not None and consensus.caught_up():
                 continue
-            for server in sorted(mesh.connected()):
+            alone = 0 if mesh.connected() else alone + 1
+            anybody = alone >= _ALONE_LOOKS
+            for server in mesh.members if anybody else sorted(mesh.connected()):
                 try:
-                    heard = await fetch_later(mesh.links[ServerIndex(server)], live.current)
+                    heard = await self._hear(ServerIndex(server))
                 except ZipnetError as error:
-                    _log.debug("versions_not_fetched", server=server, error=str(error))
+                    _log.debug("versions_not_fetched", server=int(server), error=str(error))
                     continue
                 if await live.use(heard, heard=True):
                     break
+
+    async def _hear(self, server: ServerIndex) -> TrustedDescriptor:
+        """Ask one server what it goes by: over the link, or as a reader where there is none."""
+        live, link = self._parts.live, self._parts.mesh.links[server]
+        if link.session is not None:
+            return await fetch_later(link, live.current)
+        endpoint, identity = live.endpoints[server], live.current.committee[server]
+        connection = await self._plain.connect(
+            endpoint.host,
+            endpoint.port,
+            expected_key=identity.ed25519,
+            timeout_s=_ASK_TIMEOUT_S,
+        )
+        return await ask_later(connection, self._unnamed, live.current, timeout_s=_ASK_TIMEOUT_S)
 
     # -- the operator's file -------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ Rules:
 3. A peer without a certificate (a client, a reader) is let through with
    ``PeerCertificate(None)``; it must prove itself in the session handshake.
 4. ``connect`` compares the leaf's key with the expected key before a frame can leave. TLS itself
-   proved possession of that key (CertificateVerify); a host name proves nothing here.
+   proved possession of that key (CertificateVerify); a host name proves nothing here. Who shows no
+   certificate goes by that alone, as on QUIC: a client may have missed any number of certificates.
 5. Every wait has a deadline, every buffer a cap: the socket's read buffer and write buffer hold at
    most ``max_queued_bytes`` plus one chunk.
 """
@@ -195,7 +196,7 @@ class TlsTransport:
     ) -> None:
         self._dial = dial
         self._certificate = certificate
-        self._registered = dict(registered)
+        self._registered = {} if certificate is None else dict(registered)
         self._also: dict[bytes, bytes] = {}
         self._listening: list[ssl.SSLContext] = []
         self._limits = limits
@@ -341,6 +342,8 @@ class TlsTransport:
             registered: As for the class.
             also: What those keys had before, good as well until the next call.
         """
+        if self._certificate is None:
+            return  # rule 4
         self._registered, self._also = dict(registered), dict(also or {})
         for context in self._listening:  # an anchor too many is refused by rule 2 all the same
             context.load_verify_locations(cadata=self._anchors())

@@ -26,12 +26,14 @@ from zipnet.transport.session import initiate
 from zipnet.wire.messages import DescriptorFile, GetDescriptor, Kind, decode, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from zipnet.ports import Connection
     from zipnet.protocol.descriptor import TrustedDescriptor
     from zipnet.transport.session import SessionTerms
     from zipnet.wire.frames import Frame
 
-__all__ = ["Asked", "ask_earlier", "fetch_earlier", "fetch_later", "know_version"]
+__all__ = ["Asked", "ask_earlier", "ask_later", "fetch_earlier", "fetch_later", "know_version"]
 
 
 class Asked(Protocol):
@@ -82,11 +84,32 @@ async def ask_earlier(
     Raises:
         ZipnetError: As there, and where no session came about or it took too long.
     """
+    return await _ask(connection, terms, fetch_earlier, newest, timeout_s)
+
+
+async def ask_later(
+    connection: Connection, terms: SessionTerms, current: TrustedDescriptor, *, timeout_s: float
+) -> TrustedDescriptor:
+    """Do what :func:`fetch_later` does over a connection of its own, and end it.
+
+    Raises:
+        ZipnetError: As there, and where no session came about or it took too long.
+    """
+    return await _ask(connection, terms, fetch_later, current, timeout_s)
+
+
+async def _ask(
+    connection: Connection,
+    terms: SessionTerms,
+    fetch: Callable[[Asked, TrustedDescriptor], Awaitable[TrustedDescriptor]],
+    known: TrustedDescriptor,
+    timeout_s: float,
+) -> TrustedDescriptor:
     session = await initiate(connection, terms, deadline_s=timeout_s)
     serving = asyncio.create_task(session.serve(_answer_nothing))
     try:
         async with asyncio.timeout(timeout_s):
-            return await fetch_earlier(session, newest)
+            return await fetch(session, known)
     except TimeoutError as error:
         raise TransportError("a node did not give the versions in time") from error
     finally:

@@ -79,3 +79,26 @@ async def test_a_listening_node_takes_both_from_a_peer_and_then_one() -> None:
     assert not await meet(server, client)
     client.present(OWN_NEXT)
     assert await meet(server, client)
+
+
+@pytest.mark.requirement("Z6")
+async def test_a_client_that_missed_every_rotation_goes_by_the_key_alone() -> None:
+    server = TlsTransport(NEW, registered={})
+    client = TlsTransport(None, registered={OLD.public_key: OLD.der})
+    client.register({OLD.public_key: OLD.der})
+
+    async def on_connection(connection: Connection) -> None:
+        await connection.close()
+
+    listener = await server.listen("127.0.0.1", 0, on_connection)
+    try:
+        connection = await client.connect(
+            "127.0.0.1", listener.port, expected_key=OLD.public_key, timeout_s=10
+        )
+        await connection.close()
+        with pytest.raises(TransportError, match="another key"):
+            await client.connect(
+                "127.0.0.1", listener.port, expected_key=OWN.public_key, timeout_s=10
+            )
+    finally:
+        await listener.close()
