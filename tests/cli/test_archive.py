@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -265,6 +266,19 @@ def test_a_flipped_byte_on_disk_is_named(shell: Shell, folder: Path) -> None:
     assert "record" in err
 
 
+def test_a_full_disk_leaves_no_part_of_a_range(shell: Shell, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "range"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        code, _, err = shell("export", folder, "--out", out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (code, out.exists()) == (2, False), err
+    assert "File too large" in err
+    assert shell("export", folder, "--out", out)[0] == 0, "nothing is in the way of another try"
+
+
 def test_only_one_process_writes_into_an_archive(committee: HarnessCommittee, folder: Path) -> None:
     with Archive(folder, committee.descriptor):
         with pytest.raises(StorageError, match="another process"):
@@ -294,6 +308,10 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(
         ("export", folder, "--out", tmp_path / "x", "--from", 5),
         ("pull", folder, "--every", "soon"),
         ("verify", folder, "--extends", "much"),
+        ("verify", folder, "--extends", "3:abcd"),  # cut short in copying: accuses nobody
+        ("verify", folder, "--extends", "3:" + "00" * 33),
+        ("pull", tmp_path / "there" / "archive"),
+        ("restore", tmp_path / "there" / "archive", tmp_path / "nothing"),
         ("restore", folder, tmp_path / "nothing"),
     ):
         code, out, err = shell(verb, *words)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
+import shutil
 import signal
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +23,7 @@ from zipnet.settings import load_client
 from zipnet.settings.values import parse_duration_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from zipnet.machines.bookmark import Bookmark
     from zipnet.protocol.descriptor import TrustedDescriptor
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 app = new_app("Keep an instance's records for good, and prove them to others.")
 
 _ALL = 1_000_000_000
+_SERVED = 0o755
+_SIZE_AND_ROOT = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 _Folder = Annotated[Path, typer.Argument(help="Folder of the archive.")]
 _Descriptor = Annotated[
     Path | None, typer.Option("--descriptor", "-d", help="The instance's descriptor file.")
@@ -233,23 +238,49 @@ def tiles(
         raise ConfigError("--out names no new folder", hint="name one that does not exist yet")
     settings = _settings(descriptor, operator, config)
     with Archive(folder, settings.descriptor, readonly=True) as archive:
-        for name, content in archive.tiles():
-            path = out / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+        try:
+            _write_folder(out, archive.tiles())
+        except OSError as error:
+            raise ConfigError(f"cannot write {out}: {error.strerror}") from error
         newest = archive.descriptor
     for index in range(len(newest.committee)):
         output.data(checkpoint_key(newest, ServerIndex(index)).verifier_key)
 
 
-def _seen(text: str) -> tuple[int, bytes]:
-    size, _, root = text.partition(":")
+def _write_file(file: Path, lines: Iterable[bytes]) -> None:
+    """Write all of a new file, or none of it."""
+    with file.open("xb") as opened:
+        try:
+            opened.writelines(lines)
+            opened.flush()
+        except BaseException:
+            file.unlink()
+            raise
+
+
+def _write_folder(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write all of a new folder, or none of it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        return int(size), bytes.fromhex(root)
-    except ValueError:
+        for name, content in files:
+            path = beside / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        beside.chmod(_SERVED)
+        beside.rename(folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def _seen(text: str) -> tuple[int, bytes]:
+    found = _SIZE_AND_ROOT.fullmatch(text)
+    if found is None:
         raise ConfigError(
-            "--extends is SIZE:ROOT", hint="as `zipnet archive verify` prints it"
-        ) from None
+            "--extends is not SIZE:ROOT", hint="give it as `zipnet archive verify` printed it"
+        )
+    return int(found[1]), bytes.fromhex(found[2])
 
 
 @app.command()
@@ -272,8 +303,7 @@ def export(
     with Archive(folder, settings.descriptor, readonly=True) as archive:
         lines = archive.export(first, limit)
         try:
-            with out.open("xb") as file:
-                file.writelines(lines)
+            _write_file(out, lines)
         except FileExistsError:
             raise ConfigError(f"{out} exists already", hint="name a new file") from None
         except OSError as error:

@@ -222,13 +222,22 @@ def _describe_exception(_logger: WrappedLogger, _method: str, event: EventDict) 
         error = sys.exc_info()[1]
     if isinstance(error, BaseException):
         event["error_type"] = type(error).__name__
+        frames = _frames(error)
+        while isinstance(error, BaseExceptionGroup):  # a task's: what counts is what ended it
+            error = error.exceptions[0]
+            event["error_type"] += f": {type(error).__name__}"
+            frames += _frames(error)
         if isinstance(error, ZipnetError):
             event.setdefault("error", str(error))
             event.setdefault("reason", error.reason)
-        frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
-        event["traceback"] = [f"{f.filename}:{f.lineno} in {f.name}" for f in frames]
+        event["traceback"] = frames[-_MAX_FRAMES:]
     event.pop("stack_info", None)
     return event
+
+
+def _frames(error: BaseException) -> list[str]:
+    frames = traceback.extract_tb(error.__traceback__)
+    return [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
 
 
 def _allow(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -58,7 +58,7 @@ class Archive:
         readonly: Only to verify and export, also while another process pulls.
 
     Raises:
-        ConfigError: When the folder holds another instance's records.
+        ConfigError: When the folder holds another instance's records, or cannot be written.
         StorageError: When what is stored is damaged, or another process pulls into it.
         VerificationError: When the newest record stored does not verify.
     """
@@ -73,7 +73,6 @@ class Archive:
         self._head: Digest = ZERO_RECORD_HASH
         with ExitStack() as opening:
             if not readonly:
-                folder.mkdir(parents=True, exist_ok=True)
                 opening.callback(_lock(folder).close)
             self._log = RecordLog(folder, group=descriptor.group, readonly=readonly)
             opening.callback(self._log.close)
@@ -374,7 +373,15 @@ def _version_of(file: bytes) -> int:
 
 
 def _lock(folder: Path) -> File:
-    file = OsFiles().open(str(folder / "lock"))
+    """Make the folder where there is none, and take it for this process."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = OsFiles().open(str(folder / "lock"))
+    except OSError as error:
+        raise ConfigError(
+            f"the archive {folder} cannot be written: {error.strerror}",
+            hint="name a folder that this user may write to",
+        ) from error
     try:
         file.lock()
     except BlockingIOError:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from zipnet.errors import SafeMode, StorageError, VerificationError
+from zipnet.errors import ConfigError, SafeMode, StorageError, VerificationError
 from zipnet.ledger.audit import AuditEntry, AuditVerifier, make_checkpoint, make_entry
 from zipnet.storage.files import OsFiles
 
@@ -184,13 +184,16 @@ def read_trail(path: Path, signer: PublicIdentity | None) -> tuple[AuditVerifier
         signer: Whose checkpoints they must be; None checks the chain and the roots alone.
 
     Raises:
-        StorageError: When it cannot be read.
+        ConfigError: When it cannot be read.
         VerificationError: Naming the first line that is wrong.
     """
     verifier = AuditVerifier(signer)
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise StorageError(f"audit trail {path} cannot be read: {error.strerror}") from error
+        raise ConfigError(
+            f"audit trail {path} cannot be read: {error.strerror}",
+            hint="name audit.log of a state folder, or a copy of it",
+        ) from error
     whole = data.rfind(b"\n") + 1
     return verifier, [verifier.read_line(line) for line in data[:whole].splitlines(keepends=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import io
 import json
 import logging
@@ -98,6 +99,21 @@ def test_exceptions_show_frames_but_no_locals_and_no_foreign_text(stream: io.Str
     (line,) = _lines(stream)
     assert CANARY not in stream.getvalue()
     assert line["error_type"] == "ValueError"
+    assert "in fail" in str(line["traceback"])
+
+
+async def test_what_ended_a_group_of_tasks_is_named_with_where(stream: io.StringIO) -> None:
+    async def fail(secret: str) -> None:
+        raise KeyError(secret)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail(CANARY))
+    except ExceptionGroup:
+        get_logger("zipnet.node").exception("thing_failed")
+    (line,) = _lines(stream)
+    assert CANARY not in stream.getvalue()
+    assert line["error_type"] == "ExceptionGroup: KeyError"
     assert "in fail" in str(line["traceback"])
 
 

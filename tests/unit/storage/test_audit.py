@@ -10,7 +10,7 @@ import pytest
 
 from sim.disk import Disk
 from tests.harness.committee import make_identity
-from zipnet.errors import SafeMode, StorageError, VerificationError
+from zipnet.errors import ConfigError, SafeMode, StorageError, VerificationError
 from zipnet.storage.audit import CHECKPOINT_EVERY, AuditLog, read_trail
 
 NODE = make_identity("node")
@@ -64,6 +64,11 @@ def test_a_checkpoint_comes_by_itself_and_not_twice(path: Path) -> None:
     log.close()
     verifier, _ = read_trail(path, NODE.public)
     assert verifier.checkpoints == 1
+
+
+def test_a_trail_that_is_not_there_is_the_callers_mistake(path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        read_trail(path, NODE.public)
 
 
 def test_a_torn_last_line_is_cut_off_and_told(path: Path) -> None:
