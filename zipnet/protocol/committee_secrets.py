@@ -43,19 +43,28 @@ class CommitteeSecrets:
         self.use(descriptor)
 
     def add(self, secret: Secret) -> Digest:
-        """Hold one more and return its fingerprint; one that is held already is left as it is."""
+        """Hold one more and return its fingerprint; what rule 3 wiped, or is held, is wiped."""
         fingerprint = committee_fingerprint(secret, self._descriptor.descriptor.instance)
-        self._held.setdefault(fingerprint, secret)
+        known = self._held.get(fingerprint)
+        if known is None and fingerprint not in self._over():
+            self._held[fingerprint] = secret
+        elif known is not secret:
+            secret.close()
         return fingerprint
 
     def use(self, descriptor: TrustedDescriptor) -> None:
         """Go by a version of the descriptor from now on (rules 1 and 3)."""
         self._descriptor = descriptor
-        named = [item.descriptor.secret_fingerprint for item in (*descriptor.earlier, descriptor)]
-        for old in {*named[:-2]} - {*named[-2:]}:
+        for old in self._over():
             secret = self._held.pop(old, None)
             if secret is not None:
                 secret.close()
+
+    def _over(self) -> set[Digest]:
+        """What an older version than the one before named, and no later one (rule 3)."""
+        versions = (*self._descriptor.earlier, self._descriptor)
+        named = [item.descriptor.secret_fingerprint for item in versions]
+        return {*named[:-2]} - {*named[-2:]}
 
     def __len__(self) -> int:
         """How many are held."""

@@ -8,7 +8,8 @@ Rules:
 
 1. The number grows by one, and the name, the universe and all the group id is made of stay.
 2. One server's identity changes at most; its seat then says ``since`` which version, and nobody
-   else's does. Majorities of the committees before and after always meet (decision 0007).
+   else's does. Majorities of the committees before and after always meet (decision 0007). Who comes
+   never had a seat: in the consensus engine it is a member that nobody ever was.
 3. What may change besides: endpoints, certificates, fault domains, entities, the validity, the
    aggregators, and the operator's key. Nothing else: how many servers there are and may be absent,
    their names, the cadence.
@@ -77,6 +78,7 @@ def succeed(current: TrustedDescriptor, data: bytes) -> TrustedDescriptor:
     if len(current.earlier) + 2 > MAX_VERSIONS:
         raise VerificationError(f"an instance has {MAX_VERSIONS} versions at most")
     _require_follows(current.descriptor, new)
+    _require_newcomer(current, new)
     _require_same_hands(current.descriptor, new)
     earlier = (*current.earlier, replace(current, earlier=()))
     return replace(trusted, earlier=earlier)
@@ -183,9 +185,18 @@ def _require_seats(old: Descriptor, new: Descriptor) -> None:
             raise VerificationError(f"{after.name!r} says wrongly since when it serves")
         if after.name != before.name and index not in changed:
             raise VerificationError(f"{before.name!r} changes its name")
-    gone = {node.peer_id for node in old.servers}
-    if changed and new.servers[changed[0]].peer_id in gone:
+
+
+def _require_newcomer(current: TrustedDescriptor, new: Descriptor) -> None:
+    """Rule 2, of every version that is known."""
+    seat = replaced_server(current.descriptor, new)
+    if seat is None:
+        return
+    comes = new.servers[seat].peer_id
+    if current.server_index(comes) is not None:
         raise VerificationError("a server moves to another seat")
+    if any(older.server_index(comes) is not None for older in current.earlier):
+        raise VerificationError(f"{new.servers[seat].name!r} had a seat before")
 
 
 def _require_same_hands(old: Descriptor, new: Descriptor) -> None:

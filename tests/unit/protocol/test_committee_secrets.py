@@ -101,3 +101,18 @@ def test_a_round_has_the_secret_of_its_own_version() -> None:
 def test_nothing_of_them_shows() -> None:
     shown = repr(CommitteeSecrets(TWO, [Secret(OLD), Secret(NEW)]))
     assert shown == "<CommitteeSecrets 2>"
+
+
+@pytest.mark.requirement("Z6")
+def test_what_was_wiped_comes_back_by_no_file() -> None:
+    secrets = CommitteeSecrets(ONE, [Secret(OLD), Secret(NEW)])
+    secrets.use(TWO)
+    secrets.use(THREE)
+    again = Secret(OLD)
+    assert secrets.add(again) == _named(OLD)
+    assert _values(secrets) == [NEW]
+    assert again.wiped
+    same = Secret(NEW)
+    secrets.add(same)
+    assert same.wiped, "one that is held already is held once"
+    assert _values(secrets) == [NEW]

@@ -59,6 +59,19 @@ def test_a_server_is_replaced_and_both_versions_stay_known() -> None:
         third.at(4)
 
 
+def test_an_identity_that_had_a_seat_never_takes_one_again() -> None:
+    # The engine knows members by an id that follows from the identity: nobody may have had it.
+    gone = COMMITTEE.identities[1]
+    second = successor_of(FIRST, 1, NEWCOMER, OPERATOR)
+    third = successor_of(second, 1, make_identity("third"), OPERATOR)
+    for back in (gone, NEWCOMER):
+        for seat in (1, 2):
+            with pytest.raises(VerificationError, match="had a seat before"):
+                successor_of(third, seat, back, OPERATOR)
+    with pytest.raises(VerificationError, match="had a seat before"):
+        successor_of(second, 1, gone, OPERATOR)
+
+
 def test_endpoints_validity_and_aggregators_may_change_and_retire_nobody() -> None:
     old = FIRST.descriptor
     drafts = [replace(NodeDraft.of(n), endpoint=Endpoint("127.0.0.2", n.port)) for n in old.servers]
