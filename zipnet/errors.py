@@ -29,6 +29,7 @@ __all__ = [
     "GuardError",
     "LocalProtocolError",
     "NotSent",
+    "PeerClosedError",
     "PolicyMismatchError",
     "ProtocolError",
     "PublishError",
@@ -192,6 +193,21 @@ class SlowPeerError(TransportError):
     """The other side of a link took longer than it may."""
 
     reason = "slow_peer"
+
+
+class PeerClosedError(TransportError):
+    """The other side ended a link and said why.
+
+    Args:
+        text: What happened, in one line.
+        said: The other side's word for it, such as ``not_registered``; nobody vouches for it.
+    """
+
+    reason = "peer_closed"
+
+    def __init__(self, text: str, *, said: str) -> None:
+        super().__init__(text)
+        self.said = said
 
 
 class EgressError(TransportError):

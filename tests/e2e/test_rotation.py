@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.test_revocation import ISSUER, Guarded
 from tests.e2e.test_succession import hand_to, make_newcomer, start_newcomer
-from tests.harness.network import run_zipnet, wait_for
+from tests.harness.network import Node, run_zipnet, wait_for
 from zipnet.access.capability import CapabilityRole
 from zipnet.access.minting import issuer_key
 from zipnet.host.loopback import free_ports
@@ -129,6 +129,24 @@ def rotate_identity(network: Guarded) -> None:
     wait_for(lambda: newcomer.events("seat_taken"), "the seat")
 
 
+def rotate_aggregator(network: Guarded) -> None:
+    """The leaf that publishers send to: a process with another identity takes its name."""
+    public = make_newcomer(network, "l1")
+    old = network.nodes["leaf"]
+    arguments = list(old.arguments)
+    arguments[arguments.index("d.toml")] = "d6.toml"
+    arguments[arguments.index("leaf.secret")] = "l1.secret"
+    rotate(network, "identity", "d5.toml", "--seat", "leaf", "--public", public.name, "--endpoint",
+           f"127.0.0.1:{free_ports(1)[0]}", "--key", "new.secret", "--out", "d6.toml")  # fmt: skip
+    newcomer = network.nodes["l1"] = Node("l1", arguments, network.folder)
+    newcomer.start()
+    hand_to(network, "s0", network.folder / "d6.toml")
+    wait_adopted(network, 6, "s0", "s2", "root")
+    wait_for(lambda: not old.is_running(), "the old leaf to stop")
+    assert "aggregator no more" in old.err.read_text()
+    wait_for(lambda: newcomer.events("node_ready"), "the new leaf")
+
+
 def put_old_secret_aside(network: Guarded) -> None:
     """With the secret before alone a server starts no more; with the new one it is back."""
     server, folder = network.nodes["s2"], network.folder
@@ -138,7 +156,7 @@ def put_old_secret_aside(network: Guarded) -> None:
     wait_for(lambda: not server.is_running(), "the old secret to be refused")
     assert "not the committee secret in force" in server.err.read_text()
     (folder / "new.committee").replace(folder / "committee.secret")
-    server.arguments[server.arguments.index("d.toml")] = "d5.toml"
+    server.arguments[server.arguments.index("d.toml")] = "d6.toml"
     ready = len(server.events("node_ready"))
     server.start()
     wait_for(lambda: len(server.events("node_ready")) > ready, "it to be back among the others")
@@ -183,12 +201,16 @@ async def test_every_rotation_runs_under_traffic_without_a_lost_round(network: G
             strict = network.nodes["s0"].events("round_aborted")[began:]
             await asyncio.to_thread(rotate_identity, network)
             await publishers[0].publish(b"under the new identity", timeout=90)
+            lost = network.nodes["s0"].events("round_aborted")[began:]
+            await asyncio.to_thread(rotate_aggregator, network)
+            await publishers[0].publish(b"through the new leaf", timeout=90)
             stop.set()
-        lost = network.nodes["s0"].events("round_aborted")[began:]
+        all_lost = network.nodes["s0"].events("round_aborted")[began:]
     assert not strict, "not one round was lost to those that leave the servers in their seats"
     # An identity's rotation retires every client: they hear of the version as it is adopted, and
     # the next round waits for them.
-    print(f"{len(sent)} messages; given up: {[(gone['round'], gone['reason']) for gone in lost]}")
+    given_up = [(gone["round"], gone["reason"]) for gone in all_lost]
+    print(f"{len(sent)} messages; given up, with the leaf's: {given_up}")
     assert not lost
 
     # What was replaced is over: the server with the old identity has stopped, and starts no more.
@@ -203,6 +225,7 @@ async def test_every_rotation_runs_under_traffic_without_a_lost_round(network: G
     network.close()
     kinds = {"descriptor_key", "tls", "committee_secret", "identity"}
     assert set(rotated(network, "s0")) == kinds
+    assert rotated(network, "s0").count("identity") == 2, "a server's and an aggregator's"
     read = [one["fields"] for one in trail(network, "s0") if one["event"] == "secret_read"]
     assert "NEXT_COMMITTEE_SECRET" in {one["setting"] for one in read}
     assert "dh" in rotated(network, "s1")

@@ -75,7 +75,7 @@ def descriptor_key(
 @app.command()
 def identity(
     file: _File,
-    seat: Annotated[str, typer.Option(help="Name of the server.")],
+    seat: Annotated[str, typer.Option(help="Name of the server or aggregator.")],
     public: Annotated[
         Path, typer.Option(help="Public file of its new node secret.", show_default=False)
     ],
@@ -86,30 +86,25 @@ def identity(
         typer.Option(help="HOST:PORT of the process with the new secret; as before without."),
     ] = None,
 ) -> None:
-    """Give a server another node secret, and so other identity keys and another TLS key.
+    """Give a node another node secret, and so other identity keys and another TLS key.
 
-    Start a process with the new secret and an empty state folder first; the one before stops by
-    itself. Clients register anew.
+    Start a process with the new secret first (a server's with an empty state folder); the one
+    before stops by itself. Clients register anew where it is a server's.
     """
     current = read_descriptor(file)
-    drafts = [NodeDraft.of(node) for node in current.descriptor.servers]
+    servers, drafts = _drafts_of(current)
     index = _place(drafts, seat, file)
     new = read_public_file(public, kind="node")
-    draft = replace(drafts[index], public=new, since=current.version + 1)
+    draft = replace(drafts[index], public=new)
+    if index < servers:
+        draft = replace(draft, since=current.version + 1)
     if endpoint is not None:
         try:
             draft = replace(draft, endpoint=parse_endpoint(endpoint))
         except ValueError as error:
             raise ConfigError(f"--endpoint: {error}") from None
     drafts[index] = draft
-    _sign(
-        current,
-        compose_successor(
-            current.descriptor, not_before=begins_now(current.descriptor), servers=drafts
-        ),
-        key,
-        out,
-    )
+    _sign(current, _with_nodes(current, drafts), key, out)
     output.data(format_peer_id(new.peer_id))
 
 
@@ -128,9 +123,7 @@ def tls(
     For another TLS key rotate the identity: the two are one key.
     """
     current = read_descriptor(file)
-    servers = [NodeDraft.of(item) for item in current.descriptor.servers]
-    tree = [NodeDraft.of(item.node, item.parent) for item in current.descriptor.aggregators]
-    drafts = servers + tree
+    _, drafts = _drafts_of(current)
     index = _place(drafts, node, file)
     public = drafts[index].public
     secret, _ = read_secret_file(secret_file, what="--secret-file")
@@ -144,14 +137,7 @@ def tls(
     if not 0 <= at + 1 < _MAX_GENERATIONS:
         raise ConfigError(f"{node!r} has had all its certificates", hint="rotate its identity")
     drafts[index] = replace(drafts[index], public=replace(public, certificate=known[at + 1]))
-    count = len(servers)
-    text = compose_successor(
-        current.descriptor,
-        not_before=begins_now(current.descriptor),
-        servers=drafts[:count],
-        aggregators=drafts[count:],
-    )
-    _sign(current, text, key, out)
+    _sign(current, _with_nodes(current, drafts), key, out)
     output.note(f"{node}: certificate {at + 1} takes the place of certificate {at}")
 
 
@@ -212,6 +198,23 @@ def committee_secret(
     )
     output.note("every server needs the new secret before one of them is given this file")
     output.data(fingerprint.hex()[:16])
+
+
+def _drafts_of(current: TrustedDescriptor) -> tuple[int, list[NodeDraft]]:
+    """Return how many servers there are, and the drafts of servers and aggregators in one list."""
+    servers = [NodeDraft.of(item) for item in current.descriptor.servers]
+    tree = [NodeDraft.of(item.node, item.parent) for item in current.descriptor.aggregators]
+    return len(servers), servers + tree
+
+
+def _with_nodes(current: TrustedDescriptor, drafts: list[NodeDraft]) -> bytes:
+    count = len(current.descriptor.servers)
+    return compose_successor(
+        current.descriptor,
+        not_before=begins_now(current.descriptor),
+        servers=drafts[:count],
+        aggregators=drafts[count:],
+    )
 
 
 def _place(drafts: list[NodeDraft], name: str, file: Path) -> int:

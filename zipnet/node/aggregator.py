@@ -378,6 +378,10 @@ class Aggregator:
         self.metrics.rejected.inc(reason)
         _log.warning("source_distrusted", server=self._upstream.source, reason=reason)
 
+    def on_link_down(self, server: ServerIndex, error: ZipnetError) -> None:
+        """End where most servers put this node out."""
+        self._links.on_down(server, error)
+
     def on_link_refused(self, server: ServerIndex, error: ZipnetError) -> bool:
         """Go on slowly, unless most servers say this identity is taken."""
         return self._links.on_refused(server, error)

@@ -17,6 +17,7 @@ from zipnet.errors import AdmissionError
 from zipnet.node.probe_capability import CapabilityProbe
 from zipnet.node.probe_descriptor import DescriptorProbe
 from zipnet.node.probe_entropy import EntropyProbe
+from zipnet.node.probe_keys import KeyAgeProbe
 from zipnet.node.probes import BreakerProbe, watch_dependencies
 from zipnet.observe.log import get_logger
 from zipnet.wire.frames import CloseCode
@@ -80,6 +81,7 @@ class AggregatorHealth:
         return [
             EntropyProbe(),
             DescriptorProbe(lambda: parts.descriptor.descriptor, parts.metrics),
+            KeyAgeProbe(lambda: parts.descriptor, parts.settings.identity.peer_id, parts.metrics),
             BreakerProbe(parts.breakers.open_targets),
             CapabilityProbe(lambda: parts.own_capability.expires_s),
         ]

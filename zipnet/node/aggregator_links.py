@@ -6,13 +6,15 @@ Rules:
 2. The parent is who the descriptor in force says; another one is dialled as soon as it is named.
 3. A far node that refuses is tried again, slowly. Only the parent, or more than half of the
    servers, can end this node by saying that its identity is alive elsewhere.
+4. More than half of the servers can also end it by ending its links as no longer registered: a
+   version left it out, and nobody is left who would give it that version.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zipnet.errors import DuplicateIdentityError
+from zipnet.errors import ConfigError, DuplicateIdentityError, PeerClosedError
 from zipnet.observe.log import get_logger
 from zipnet.protocol.ids import ServerIndex
 from zipnet.transport.dial import PersistentLink, refusal_code
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from zipnet.node.upstream import Upstream
     from zipnet.observe.metrics import NodeMetrics
     from zipnet.ports import Transport
-    from zipnet.protocol.descriptor import NodeEntry
+    from zipnet.protocol.descriptor import NodeEntry, TrustedDescriptor
     from zipnet.protocol.ids import PeerId
     from zipnet.transport.session import Session, SessionTerms
 
@@ -71,6 +73,7 @@ class AggregatorLinks:
         self._start = start
         self._on_up = on_up
         self._refusing: set[ServerIndex | None] = set()
+        self._left_out: set[ServerIndex] = set()
         self._parent_node = self._parent_entry()
         self._parent = self._make_parent()
         self._dialling: asyncio.Task[None] | None = None
@@ -144,10 +147,19 @@ class AggregatorLinks:
         links = {ServerIndex(i): link for i, link in enumerate(self._upstream.links)}
         up = {server for server, link in links.items() if link.session is not None}
         self._refusing -= up
+        self._left_out -= up
         if self._parent is None or self._parent.session is None:
             return len(up)
         self._refusing.discard(None)
         return len(up) + 1
+
+    def on_down(self, server: ServerIndex, error: ZipnetError) -> None:
+        """End this node where that was the last of most servers to put it out (rule 4)."""
+        if not isinstance(error, PeerClosedError) or error.said != "not_registered":
+            return
+        self._left_out.add(server)
+        if len(self._left_out) * 2 > len(self._live.current.committee):
+            self._start(_leave(self._live.current))
 
     def on_refused(self, server: ServerIndex | None, error: ZipnetError) -> bool:
         """Go on slowly, unless the parent or most servers say this identity is taken (rule 3).
@@ -163,3 +175,12 @@ class AggregatorLinks:
         self._refusing.add(server)
         servers = len(self._refusing - {None})
         return None not in self._refusing and servers * 2 <= len(self._live.current.committee)
+
+
+async def _leave(descriptor: TrustedDescriptor) -> None:
+    """End the node: it runs in the group this is begun in."""
+    raise ConfigError(
+        "most servers register this aggregator no more: a version of the descriptor after "
+        f"{descriptor.version} left it out",
+        hint="stop it for good",
+    )

@@ -116,6 +116,10 @@ class UpstreamSink(Protocol):
         """A server refused the link for good; True goes on trying, slowly."""
         ...
 
+    def on_link_down(self, server: ServerIndex, error: ZipnetError) -> None:
+        """A link to a server ended, or could not be made."""
+        ...
+
 
 class Upstream:
     """Links to the committee, and the source among them.
@@ -269,6 +273,7 @@ class Upstream:
             _log.debug("link_down", server=int(server), reason=refusal_code(error))
             if self._source == server:
                 self._lose()
+            self._sink.on_link_down(server, error)
 
         return on_down
 
@@ -363,8 +368,10 @@ class Upstream:
             return
         try:
             await self._take(frame)
-        except (RemoteProtocolError, VerificationError) as error:
+        except (AdmissionError, RemoteProtocolError, VerificationError) as error:
             self.distrust(error.reason)
+        except TransportError:  # the link broke while a later version was asked for
+            self._lose()
 
     async def _take(self, frame: Frame) -> None:
         match frame.kind:

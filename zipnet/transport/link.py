@@ -24,7 +24,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
-from zipnet.errors import RemoteProtocolError, SlowPeerError, TransportError, ZipnetError
+from zipnet.errors import (
+    PeerClosedError,
+    RemoteProtocolError,
+    SlowPeerError,
+    TransportError,
+    ZipnetError,
+)
 from zipnet.wire.frames import (
     CloseCode,
     Frame,
@@ -157,8 +163,9 @@ class FramedConnection:
         frame = self._ready.popleft()
         if frame.kind == SessionKind.CLOSE:
             code, reason = decode_close(frame.payload)
-            self._end(f"the peer closed the link with code {code}: {reason or 'no reason given'}")
-            return await self.receive()
+            text = f"the peer closed the link with code {code}: {reason or 'no reason given'}"
+            self._end(text)
+            raise PeerClosedError(text, said=reason)
         return frame
 
     async def _next_frames(self) -> list[Frame]:

@@ -12,7 +12,13 @@ import pytest
 from tests.harness.committee import HarnessCommittee, make_draw
 from tests.harness.fake_server import FakeServers, terms_of, tls_of
 from tests.harness.publishers import HarnessPublisher
-from zipnet.errors import AdmissionError, DuplicateIdentityError
+from zipnet.errors import (
+    AdmissionError,
+    ConfigError,
+    DuplicateIdentityError,
+    PeerClosedError,
+    TransportError,
+)
 from zipnet.host.loopback import free_ports
 from zipnet.node.aggregator_start import open_aggregator, run_aggregator
 from zipnet.protocol.aggregate import Aggregate
@@ -423,6 +429,25 @@ async def test_two_servers_that_say_so_end_a_running_node() -> None:
         assert node.on_link_refused(ServerIndex(0), DuplicateIdentityError("no"))
         assert not node.on_link_refused(ServerIndex(1), DuplicateIdentityError("no"))
         assert node.on_link_refused(ServerIndex(2), AdmissionError("no", code="not_registered"))
+
+
+async def test_most_servers_that_put_it_out_end_a_running_node_and_one_does_not() -> None:
+    out = PeerClosedError("closed", said="not_registered")
+    with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012 - the node ends its group
+        async with staged() as stage:
+            node = await stage.aggregator("root")
+            node.on_link_down(ServerIndex(0), TransportError("the link broke"))
+            node.on_link_down(ServerIndex(1), PeerClosedError("closed", said="going_away"))
+            node.on_link_down(ServerIndex(2), out)
+            node.on_link_down(ServerIndex(2), out)
+            await stage.client("anna", "root")
+            assert not stage.tasks[0].done()
+            node.on_link_down(ServerIndex(0), out)
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.Event().wait()
+    found = caught.value.subgroup(ConfigError)
+    assert found is not None
+    assert "register this aggregator no more" in str(found.exceptions)
 
 
 async def test_a_record_that_does_not_verify_is_not_passed_on() -> None:

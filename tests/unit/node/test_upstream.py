@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Final
 from tests.harness.committee import HarnessCommittee
 from tests.harness.fake_server import FakeServers, new_metrics, terms_of, tls_of
 from zipnet.access.policy import Service
-from zipnet.errors import AdmissionError, ZipnetError
+from zipnet.errors import AdmissionError, PeerClosedError, TransportError, ZipnetError
 from zipnet.host.loopback import free_ports
 from zipnet.node.record_tail import RecordTail
 from zipnet.node.upstream import Upstream
 from zipnet.node.wall import Wall, WallParts
 from zipnet.settings.values import Endpoint
 from zipnet.transport.session import Role
-from zipnet.wire.frames import Frame
+from zipnet.wire.frames import CloseCode, Frame
 from zipnet.wire.limits import DEFAULT_LIMITS
-from zipnet.wire.messages import Kind
+from zipnet.wire.messages import Kind, VersionAdopted, encode
 
 if TYPE_CHECKING:
     from zipnet.protocol.descriptor import TrustedDescriptor
@@ -38,6 +38,7 @@ class Sink:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.down: list[tuple[ServerIndex, str]] = []
         self.changed = asyncio.Event()
 
     def _tell(self, what: str) -> None:
@@ -72,6 +73,10 @@ class Sink:
 
     def on_distrust(self, reason: str) -> None:
         self._tell(f"distrust {reason}")
+
+    def on_link_down(self, server: ServerIndex, error: ZipnetError) -> None:
+        if isinstance(error, PeerClosedError):
+            self.down.append((server, error.said))
 
     def on_link_refused(self, server: ServerIndex, error: ZipnetError) -> bool:
         del server, error
@@ -213,3 +218,27 @@ async def test_a_source_that_pushes_garbage_is_distrusted_and_its_pushes_are_dro
         await _require_another(at)
         distrusted = [told for told in at.sink.told if told.startswith("distrust")]
         assert len(distrusted) == 1
+
+
+async def test_a_link_that_breaks_while_a_later_version_is_asked_for_ends_nothing_else() -> None:
+    async with following() as at:
+        await at.until_source(0, 1, 2)
+        source = at.upstream.source
+        assert source is not None
+        root = at.found.committee.aggregators["root"].peer_id
+        listener = at.found.servers[source].listener
+        assert listener is not None
+        session = listener.session_of(root, Role.AGGREGATOR)
+        assert session is not None
+        link = at.upstream.links[source]
+
+        async def broken(_kind: int, _payload: bytes, _timeout_s: float | None = None) -> Frame:
+            await session.close(code=CloseCode.REFUSED, reason="not_registered")
+            raise TransportError("the link broke")
+
+        link.request = broken  # type: ignore[method-assign,assignment]
+        await session.push(Kind.VERSION_ADOPTED, encode(VersionAdopted(version=2)))
+        await at.sink.until(lambda: "lost" in at.sink.told)
+        await at.until_source(*({0, 1, 2} - {source}))
+        assert not any(told.startswith("distrust") for told in at.sink.told), "nobody lied"
+        assert at.sink.down == [(source, "not_registered")]
