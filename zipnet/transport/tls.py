@@ -115,7 +115,10 @@ class _TlsStream:
             self.abort()
 
     def abort(self) -> None:
-        self._writer.transport.abort()
+        # Up to Python 3.11.2, Debian 12's, asyncio cannot abort a transport that was closed twice,
+        # and closing one that was aborted is the second time. It is gone by then.
+        with contextlib.suppress(AttributeError):
+            self._writer.transport.abort()
 
 
 class TlsListener:
