@@ -74,8 +74,9 @@ class ClientBook:
     # -- what the driver says --------------------------------------------------------------
 
     def admit(self, index: RegistryIndex) -> None:
-        """Note that a client's chain is here."""
-        self._admitted.add(index)
+        """Note that a client's chain is here; of who left long ago nothing is noted any more."""
+        if index in self._registrations or index in self._leaving:
+            self._admitted.add(index)
 
     def give_up(self, index: RegistryIndex) -> None:
         """Note that a client's chain cannot be held here."""

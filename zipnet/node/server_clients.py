@@ -4,7 +4,8 @@ Rules:
 
 1. A registration is verified here, by this server, whoever vouched for it in the log; so is the
    evidence it names, where clients are gated.
-2. It is kept until the client is retired: a restart begins the chain again from it.
+2. It is kept until the client is retired: a restart begins the chain again from it. A client that
+   is retired while its chain begins leaves neither behind once the round under way is closed.
 3. One epoch never has two keys; a lost key is followed by the next epoch's.
 """
 
@@ -109,6 +110,8 @@ class ServerClients:
                 continue
             admitted = attested and await self._begin_chain(change, registration)
             break
+        if not parts.machine.state.registry.is_active(index):
+            await self._take_back(change)
         await parts.events.post(ClientAdmitted(index) if admitted else ClientNotAdmitted(index))
         waiting = self._registered.get(change.registration, ()) if change.registration else ()
         for future in tuple(waiting) if admitted else ():
@@ -131,6 +134,12 @@ class ServerClients:
         return await self._in_custody(
             lambda: custody.admit(change.index, change.first_round, mine.epoch, mine.ciphertext)
         )
+
+    async def _take_back(self, change: RegistryChange) -> None:
+        """Erase what was begun for a client that was retired meanwhile: nothing else would."""
+        await self._in_custody(lambda: self._parts.custody.retire(change.index))
+        if change.registration is not None:
+            await asyncio.to_thread(self._parts.blobs.drop, [change.registration])
 
     async def _obtain_registration(self, change: RegistryChange) -> Registration | None:
         """Fetch, verify and keep the registration a change names; None if it is not had."""

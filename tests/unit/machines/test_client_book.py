@@ -45,6 +45,8 @@ def test_who_leaves_counts_until_another_round_opens() -> None:
     assert book.is_admitted(ANNA)
     book.open_round()
     assert not book.is_admitted(ANNA)
+    book.admit(ANNA)  # its chain came late
+    assert not book.is_admitted(ANNA)
 
 
 def test_who_cannot_be_held_is_to_be_retired_for_as_long_as_the_registry_has_it() -> None:
