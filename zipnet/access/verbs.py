@@ -83,7 +83,10 @@ def authorize_verb(verb: str, shown: Sequence[Capability], *, has_issuers: bool)
         )
     fitting = {item.ids[0] for item in shown if item.roles & terms.roles}
     if not fitting:
-        raise AdmissionError("this verb needs a capability", code="capability_missing")
+        roles = " or ".join(sorted(terms.roles))
+        raise AdmissionError(
+            f"this verb needs a capability of role {roles}", code="capability_missing"
+        )
     if len(fitting) < terms.operators:
         raise AdmissionError(
             "this verb needs the capabilities of two operators", code="second_operator_missing"

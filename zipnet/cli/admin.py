@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zipnet.cli import output
 from zipnet.cli.app import new_app
-from zipnet.errors import AdmissionError, ConfigError
+from zipnet.errors import AdmissionError
 from zipnet.node.admin_client import call_admin
 from zipnet.settings.tokenfile import read_statement_file, read_token_file
-from zipnet.wire.admin import AdminReply, AdminRequest
+from zipnet.wire.admin import MAX_EXPORT_BYTES, AdminReply, AdminRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 app = new_app("Tell a running node what to do, over its admin socket.")
 
@@ -93,19 +96,23 @@ def export(
     token: _Tokens = None,
 ) -> None:
     """Copy the node's audit trail; `zipnet audit verify` checks the copy."""
-    offset = 0
-    try:
-        with out.open("xb") as file:
-            while True:
-                request = AdminRequest(verb="export", option="audit", offset=offset)
-                data = _call(socket, token, request).data
-                if not data:
-                    break
-                file.write(data)
-                offset += len(data)
-    except OSError as error:
-        raise ConfigError(f"{out}: {error.strerror}", hint="choose another name") from error
-    output.note(f"wrote {out}: {offset} bytes")
+    output.write_whole(out, _trail(socket, token))
+    output.note(f"wrote {out}: {out.stat().st_size} bytes")
+
+
+def _trail(socket: Path, token: list[Path] | None) -> Iterator[bytes]:
+    """Ask for the trail piece by piece, up to the first that is not full.
+
+    Not until there is nothing more: every call is an entry of the trail itself.
+    """
+    offset, piece = 0, b""
+    while not offset or len(piece) == MAX_EXPORT_BYTES:
+        request = AdminRequest(verb="export", option="audit", offset=offset)
+        piece = _call(socket, token, request).data
+        if not piece:
+            return
+        offset += len(piece)
+        yield piece
 
 
 @app.command()

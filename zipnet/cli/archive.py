@@ -247,17 +247,6 @@ def tiles(
         output.data(checkpoint_key(newest, ServerIndex(index)).verifier_key)
 
 
-def _write_file(file: Path, lines: Iterable[bytes]) -> None:
-    """Write all of a new file, or none of it."""
-    with file.open("xb") as opened:
-        try:
-            opened.writelines(lines)
-            opened.flush()
-        except BaseException:
-            file.unlink()
-            raise
-
-
 def _write_folder(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
     """Write all of a new folder, or none of it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -301,13 +290,7 @@ def export(
         raise ConfigError("--out is missing", hint="name the file to write")
     settings = _settings(descriptor, operator, config)
     with Archive(folder, settings.descriptor, readonly=True) as archive:
-        lines = archive.export(first, limit)
-        try:
-            _write_file(out, lines)
-        except FileExistsError:
-            raise ConfigError(f"{out} exists already", hint="name a new file") from None
-        except OSError as error:
-            raise ConfigError(f"cannot write {out}: {error.strerror}") from error
+        output.write_whole(out, archive.export(first, limit))
     output.data(f"exported to {out}")
 
 

@@ -11,8 +11,9 @@ from zipnet.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
-__all__ = ["ask_pin", "data", "json_line", "note", "table"]
+__all__ = ["ask_pin", "data", "json_line", "note", "table", "write_whole"]
 
 
 def data(line: str) -> None:
@@ -51,3 +52,23 @@ def table(rows: Iterable[tuple[str, ...]]) -> None:
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))] if cells else []
     for row in cells:
         data("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def write_whole(file: Path, pieces: Iterable[bytes]) -> None:
+    """Write a new file, all of it or nothing.
+
+    Raises:
+        ConfigError: When there is one of that name, or it cannot be written.
+    """
+    try:
+        with file.open("xb") as opened:
+            try:
+                opened.writelines(pieces)
+                opened.flush()
+            except BaseException:
+                file.unlink()
+                raise
+    except OSError as error:
+        raise ConfigError(
+            f"{file} cannot be written: {error.strerror}", hint="name a new file"
+        ) from error
