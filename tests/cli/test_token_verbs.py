@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -106,3 +107,46 @@ def test_the_operator_revokes_a_token_and_a_deputy_a_peer(
     found = open_revocation(read_statement_file(network.folder / "second"), trusted.group, operator)
     assert found.kind is RevokedKind.PEER
     assert "name one thing" in refused(network, *base, "deputy", "--out", "third")
+
+
+@pytest.mark.requirement("M13")
+def test_a_token_is_renewed_in_its_place_with_the_same_rights_and_never_more(
+    network: LiveNetwork, minted: Path
+) -> None:
+    def told(name: str) -> dict[str, str]:
+        found: dict[str, str] = json.loads(
+            zipnet(network, "inspect", name, "--descriptor", network.descriptor_file, "--json")
+        )
+        return found
+
+    secret, _ = read_secret_file(network.folder / "operator.secret", what="operator")
+    peer = format_peer_id(Identity.from_secret(secret).peer_id)
+    for name, words in (
+        ("bound", ("--peer", peer)),
+        ("narrow", ("--role", "read", "--hours", "3")),
+    ):
+        zipnet(network, "attenuate", "--token", "token", *words, "--out", f"{name}.token")
+    names = ("bound.token", "narrow.token")
+    before = {name: told(name) for name in names}
+    assert zipnet(network, "renew", "--key", "issuer", *names) == "", "their lives have just begun"
+    assert {name: told(name) for name in names} == before
+    printed = zipnet(network, "renew", "--key", "issuer", "--left", "100", *names).split()
+    after = {name: told(name) for name in names}
+    assert printed == [after[name]["id"][:16] for name in names]
+    for name in names:
+        was, now = before[name], after[name]
+        assert now["id"] != was["id"]
+        assert (now["roles"], now["peer"], now["state"]) == (was["roles"], was["peer"], "holds")
+        assert now["made_from"] == "none", "nothing wider stands behind it"
+        assert stat.S_IMODE((network.folder / name).stat().st_mode) == 0o600
+    hours = [
+        (datetime.fromisoformat(at["expires"]) - datetime.now(UTC)).total_seconds() / 3600
+        for at in (after["narrow.token"], after["bound.token"])
+    ]
+    assert 2.9 < hours[0] < 3.2
+    assert 47.9 < hours[1] < 48.2
+    zipnet(network, "keygen", "--out", "stranger")
+    kept = minted.read_bytes()
+    wrong = refused(network, "renew", "--key", "stranger", "--left", "100", minted)
+    assert "no issuer" in wrong
+    assert minted.read_bytes() == kept

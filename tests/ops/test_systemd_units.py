@@ -131,7 +131,9 @@ def test_logs_are_kept_seven_days_at_hand_and_thirty_sealed(tmp_path: Path) -> N
     program = tmp_path / "zipnet"
     program.write_text("#!/bin/true\n", "utf-8")
     program.chmod(0o755)
-    for name in ("zipnet-logs.service", "zipnet-logs.timer"):
+    for name in [
+        f"zipnet-{what}.{end}" for what in ("logs", "tokens") for end in ("service", "timer")
+    ]:
         text = (OPS / "systemd" / name).read_text("utf-8")
         (tmp_path / name).write_text(text.replace("/opt/zipnet/bin", str(tmp_path)), "utf-8")
         result = run(systemd, "verify", "--man=no", tmp_path / name)
@@ -139,3 +141,4 @@ def test_logs_are_kept_seven_days_at_hand_and_thirty_sealed(tmp_path: Path) -> N
     service = (OPS / "systemd" / "zipnet-logs.service").read_text("utf-8")
     assert "logs seal" in service
     assert "--keep 30" in service
+    assert "token renew" in (OPS / "systemd" / "zipnet-tokens.service").read_text("utf-8")

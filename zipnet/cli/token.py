@@ -36,6 +36,7 @@ from zipnet.settings.secretfiles import read_secret_file
 from zipnet.settings.tokenfile import (
     read_token_file,
     read_warrant_file,
+    write_over_token_file,
     write_statement_file,
     write_token_file,
     write_warrant_file,
@@ -43,6 +44,8 @@ from zipnet.settings.tokenfile import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from zipnet.protocol.secret import Secret
 
 app = new_app("Make, narrow, look at and revoke capability tokens.")
 
@@ -123,6 +126,57 @@ def attenuate(
     write_token_file(out, narrowed, issuer)
     output.note(f"wrote {out} (0600)")
     output.data(inspect_capability(narrowed).key_id)
+
+
+@app.command()
+def renew(
+    file: Annotated[
+        list[Path], typer.Argument(help="Token files; each is replaced.", show_default=False)
+    ],
+    key: _Key,
+    left: Annotated[
+        int, typer.Option(help="Only where at most this percentage of its life is left.", max=100)
+    ] = 50,
+) -> None:
+    """Mint tokens anew that grant the same for as long again; a node reads its file by itself.
+
+    A token that was revoked is renewed too: revocations are not known here. Delete its file.
+    """
+    secret, _ = read_secret_file(key, what="--key")
+    with secret:
+        for path in file:
+            if (token := _renewed(path, secret, left)) is not None:
+                write_over_token_file(path, token, issuer_key(secret))
+                output.note(f"renewed {path}")
+                output.data(inspect_capability(token).key_id)
+
+
+def _renewed(path: Path, secret: Secret, left: int) -> bytes | None:
+    """Return what takes a token's place; None where it is too early."""
+    given, _ = read_token_file(path)
+    said = _ours(lambda: inspect_capability(given))
+    try:
+        # As of the day it was made: what was narrowed since is narrow, what has expired was good.
+        found = verify_capability(
+            given,
+            issuers=(issuer_key(secret),),
+            group=said.group,
+            now_s=said.issued_s,
+            presenter=said.peer,
+        )
+    except AdmissionError as error:
+        raise ConfigError(f"{path}: {error}", hint="name the issuer it is by") from error
+    now_s, lifetime_s = int(time.time()), said.expires_s - said.issued_s
+    if (said.expires_s - now_s) * 100 > lifetime_s * left:
+        return None
+    return mint_capability(
+        secret,
+        group=found.group,
+        roles=found.roles,
+        now_s=now_s,
+        lifetime_s=lifetime_s,
+        peer=found.peer,
+    )
 
 
 @app.command()

@@ -145,6 +145,8 @@ def write_new(path: Path, text: str, *, mode: int) -> None:
 def write_over(path: Path, text: str, *, mode: int = _PUBLIC) -> None:
     """Replace a file in one step: it holds the old text or the new, never a part.
 
+    Where root replaces somebody's file it stays theirs.
+
     Raises:
         ConfigError: When it cannot be written.
     """
@@ -153,6 +155,9 @@ def write_over(path: Path, text: str, *, mode: int = _PUBLIC) -> None:
     beside.unlink(missing_ok=True)
     write_new(beside, text, mode=mode)
     try:
+        if os.geteuid() == 0 and path.exists():
+            was = path.stat()
+            os.chown(beside, was.st_uid, was.st_gid)
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from zipnet.access.tokentext import MAX_TOKEN_BYTES, format_token, parse_token
 from zipnet.errors import ConfigError
 from zipnet.settings.bounded import read_bounded
-from zipnet.settings.keyfiles import write_new
+from zipnet.settings.keyfiles import write_new, write_over
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +22,7 @@ __all__ = [
     "read_statement_file",
     "read_token_file",
     "read_warrant_file",
+    "write_over_token_file",
     "write_statement_file",
     "write_token_file",
     "write_warrant_file",
@@ -56,6 +57,15 @@ def write_token_file(path: Path, token: bytes, issuer: bytes) -> None:
         ConfigError: When it exists or cannot be written.
     """
     write_new(path, format_token(token, issuer) + "\n", mode=_PRIVATE)
+
+
+def write_over_token_file(path: Path, token: bytes, issuer: bytes) -> None:
+    """Put a token in the place of another one, in one step.
+
+    Raises:
+        ConfigError: When it cannot be written.
+    """
+    write_over(path, format_token(token, issuer) + "\n", mode=_PRIVATE)
 
 
 def read_statement_file(path: Path) -> bytes:
