@@ -174,6 +174,11 @@ class PublisherMachine:
         return self._registered is not None
 
     @property
+    def registering(self) -> bool:
+        """Whether a registration that was made still waits for its answer."""
+        return self._pending is not None
+
+    @property
     def fragments_placed(self) -> int:
         """How many fragments verified records have shown so far: a measure of progress."""
         return self._fragments_placed

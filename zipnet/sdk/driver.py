@@ -373,6 +373,8 @@ class PublisherDriver:
             except ZipnetError:
                 self._step(RegistrationFailed())
                 raise
+        if not self._machine.registering:
+            return  # a version that came meanwhile made it void, and another one due
         self._registered_at = self._loop.time()
         self._step(
             RegistrationAccepted(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness.committee import HarnessCommittee
+from tests.harness.committee import HarnessCommittee, make_identity
 from tests.harness.fake_network import FakeNetwork
+from tests.harness.succession import successor_of
 from zipnet.errors import (
     AdmissionError,
     ConfigError,
@@ -20,6 +21,7 @@ from zipnet.errors import (
     Unknown,
     ZipnetError,
 )
+from zipnet.machines.publisher_events import DescriptorChanged
 from zipnet.sdk import Publisher, Reader
 from zipnet.transport.session import Role
 from zipnet.wire.messages import Kind
@@ -27,6 +29,7 @@ from zipnet.wire.messages import Kind
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from zipnet.protocol.ids import RegistryIndex, RoundNumber
     from zipnet.protocol.record import VerifiedRecord
 
 TREE = {"root": None, "leaf-a": "root", "leaf-b": "root"}
@@ -136,6 +139,33 @@ async def test_a_kem_epoch_that_turns_between_asking_and_registering_is_retried(
             await one.when.registered()
     assert any("epoch" in str(error) for error in troubles)
     assert len(committee.changes) == 1
+
+
+async def test_a_server_replaced_between_registering_and_the_answer_costs_no_waiting(
+    network: FakeNetwork,
+) -> None:
+    committee, genuine = network.committee, network.committee.register
+    newcomer = make_identity("newcomer")
+    second = successor_of(committee.descriptor, 1, newcomer, committee.operator)
+    one = _publisher(network)
+
+    def register(blob: bytes) -> tuple[RegistryIndex, int, RoundNumber]:
+        committee.register = genuine  # type: ignore[method-assign]
+        place = genuine(blob)
+        assert one._driver is not None
+        one._driver._step(DescriptorChanged(second))  # heard of over another link
+        return place
+
+    committee.register = register  # type: ignore[method-assign]
+    servers = [network.nodes[f"s{seat}"] for seat in range(3)]
+    async with one:
+        await network.until(lambda: sum(s.served[Kind.GET_KEM_KEYS] for s in servers) == 1)
+        # What it had registered is void: it asks anew at once, and is not registered meanwhile.
+        await network.until(
+            lambda: sum(s.served[Kind.GET_KEM_KEYS] for s in servers) > 1, timeout_s=5
+        )
+        assert one._driver is not None
+        assert not one._driver.registered.is_set()
 
 
 async def test_every_node_refusing_for_good_is_refused_with_the_cause(
