@@ -102,9 +102,12 @@ def walled_application(
     for route, handler in routes.items():
         method, _, path = route.partition(" ")
         found.append(Route(path, endpoint(route, handler), methods=[method]))
-    return Starlette(
+    application = Starlette(
         routes=found, exception_handlers={_NOT_FOUND: refuse, _METHOD_NOT_ALLOWED: refuse}
     )
+    # It would answer for a path that is none of ours, and with whatever host the caller named.
+    application.router.redirect_slashes = False
+    return application
 
 
 def refused_response(error: AdmissionError, status: int | None = None) -> Response:

@@ -82,6 +82,14 @@ async def test_a_degraded_node_is_ready_and_says_what_is_not_well() -> None:
     assert body["dependencies"] == {"consensus": "degraded"}
 
 
+async def test_a_path_with_a_slash_behind_it_is_none_and_nobody_is_sent_elsewhere() -> None:
+    async with _serving() as (server, _):
+        status, head, body = await _get(server.port, "/healthz/")
+    assert status == 404
+    assert "location" not in head
+    assert json.loads(body)["error"] == "not_served"
+
+
 async def test_version_and_metrics_are_served_and_nothing_else_is() -> None:
     async with _serving() as (server, _):
         assert await _json(server.port, "/version") == (200, VERSION)
