@@ -236,14 +236,15 @@ class Wall:
         own = self._committee if among_committee else self._own
         wait_s = own.take(principal.key, policy.cost, now)
         if wait_s:
-            raise refusal("rate_limited", retry_after=wait_s)
+            # Who has no name shares its network's; nobody is told what others have left of it.
+            nameless = principal.peer is None and principal.prefix is not None
+            raise refusal("rate_limited", retry_after=None if nameless else wait_s)
         if principal.prefix is None:
             return
         if principal.peer is not None and not self._reserve.take(principal.key, policy.cost, now):
             return
-        wait_s = self._prefixes.take(principal.prefix, policy.cost, now)
-        if wait_s:
-            raise refusal("prefix_limited", retry_after=wait_s)
+        if self._prefixes.take(principal.prefix, policy.cost, now):
+            raise refusal("prefix_limited")
 
     async def _run(
         self,

@@ -183,6 +183,15 @@ async def test_requests_per_second_of_one_principal(quic: bool) -> None:
         assert at.rejected("rate_limited") == 1
 
 
+async def test_a_reader_learns_nothing_of_what_its_neighbours_asked_for() -> None:
+    async with fort(requests_per_s=5) as at:
+        one, other = await at.enter(Role.READER, None), await at.enter(Role.READER, None)
+        for _ in range(2):
+            await one.request(Kind.GET_RECORDS, NOTHING)
+        error = await refused(other, Kind.GET_RECORDS)
+        assert (error.code, error.retry_after) == ("rate_limited", 1.0)
+
+
 @pytest.mark.requirement("M4")
 async def test_requests_per_second_of_one_network_whatever_the_names() -> None:
     async with fort(prefix_per_s=10, prefix_burst=6, reserve_per_s=0.001) as at:
@@ -194,7 +203,7 @@ async def test_requests_per_second_of_one_network_whatever_the_names() -> None:
         await late.request(Kind.GET_RECORDS, NOTHING)
         error = await refused(late, Kind.GET_RECORDS)
         assert error.code == "prefix_limited"
-        assert error.retry_after == pytest.approx(0.2)
+        assert error.retry_after == 1.0, "nothing is said of what its neighbours had"
         assert at.rejected("prefix_limited") == 1
 
 
