@@ -68,15 +68,20 @@ class LogSigner:
         if self._signed is None or self._signed[0] < self._records.next_sequence:
             # On a copy: a request that is given up leaves its thread running.
             tree, note = await asyncio.to_thread(self._grow, self._tree.copy())
+            if note is None:
+                return None
             if self._signed is None or tree.size >= self._signed[0]:
                 self._tree, self._signed = tree, (tree.size, note)
         return self._signed[1]
 
-    def _grow(self, tree: MerkleTree) -> tuple[MerkleTree, bytes]:
+    def _grow(self, tree: MerkleTree) -> tuple[MerkleTree, bytes | None]:
         end, enough = self._records.next_sequence, time.monotonic() + _STEP_S
         while tree.size < end:
             for data in self._records.read(tree.size, min(_PAGE, end - tree.size)):
-                tree.append(decode_record(data, self._descriptor.params).content.hash)
+                record = decode_record(data, self._descriptor.params)
+                if record.sequence != tree.size:  # those before it went, or never were here
+                    return tree, None
+                tree.append(record.content.hash)
             if time.monotonic() >= enough:
                 break
         checkpoint = LogCheckpoint(origin_of(self._descriptor), tree.size, tree.root())

@@ -77,3 +77,46 @@ async def test_a_server_without_the_beginning_signs_nothing(committee: HarnessCo
     records.append(3, committee.records[3])
     signer = LogSigner(records, committee.descriptor, ServerIndex(0), committee.identities[0])
     assert await signer.checkpoint() is None
+
+
+class _Moving(MemoryRecords):
+    """Records that come, or go, between a look at them and the next."""
+
+    def __init__(self, first: list[bytes], then: list[bytes], *, max_bytes: int = 1 << 30) -> None:
+        super().__init__(max_bytes=max_bytes)
+        for data in first:
+            self.append(self.next_sequence, data)
+        self._then = then
+
+    def read(self, from_sequence: int, limit: int, *, max_bytes: int = 1 << 63) -> list[bytes]:
+        while self._then:
+            self.append(self.next_sequence, self._then.pop(0))
+        return super().read(from_sequence, limit, max_bytes=max_bytes)
+
+
+class _Beginning(MemoryRecords):
+    """A server without memory that gets its first record as somebody asks."""
+
+    def __init__(self, sequence: int, data: bytes) -> None:
+        super().__init__()
+        self._coming = (sequence, data)
+
+    @property
+    def first_sequence(self) -> int:
+        found = super().first_sequence
+        if not self._records:
+            self.append(*self._coming)
+        return found
+
+
+async def test_a_server_signs_no_log_whose_beginning_it_loses_or_never_had_meanwhile(
+    committee: HarnessCommittee,
+) -> None:
+    size = max(map(len, committee.records))
+    for records in (
+        _Beginning(4, committee.records[4]),
+        _Moving(committee.records[:3], committee.records[3:], max_bytes=4 * size),
+    ):
+        signer = LogSigner(records, committee.descriptor, ServerIndex(0), committee.identities[0])
+        assert await signer.checkpoint() is None
+        assert await signer.checkpoint() is None
