@@ -11,7 +11,7 @@ Rules:
    goes by as well, to dial and to admit; it keeps it only when its own log says so.
 5. Where a server was to be dialled elsewhere than the descriptor says, it still is, as long as the
    descriptor says the same of it.
-5. Whom a version names may be connected to from the moment it is gone by.
+6. Whom a version names may be connected to from the moment it is gone by.
 """
 
 from __future__ import annotations
@@ -128,9 +128,9 @@ class LiveDescriptor:
         Raises:
             SafeMode: When it could not be made durable.
         """
-        known = self.current
         if not heard:
             await self._keep(new)
+        known = self.current  # another one may have been heard of meanwhile
         newer = (new.version, len(new.earlier)) > (known.version, len(known.earlier))
         # Of two that follow one version the log takes one, whatever was heard.
         other = new.version == known.version and new.descriptor.digest != known.descriptor.digest
@@ -162,7 +162,7 @@ class LiveDescriptor:
 def moved_endpoints(
     endpoints: Sequence[Endpoint], old: TrustedDescriptor, new: TrustedDescriptor
 ) -> tuple[Endpoint, ...]:
-    """Return where to dial each server of a later version (rule 4)."""
+    """Return where to dial each server of a later version (rule 5)."""
     pairs = zip(endpoints, old.descriptor.servers, new.descriptor.servers, strict=True)
     return tuple(
         endpoint

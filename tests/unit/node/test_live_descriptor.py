@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from zipnet.errors import ConfigError, StorageError
 from zipnet.node.live_descriptor import LiveDescriptor, certificates_before, remembered_versions
 from zipnet.settings.values import Endpoint
 from zipnet.storage.journal import FileJournal
+from zipnet.storage.memory import MemoryJournal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +71,27 @@ async def test_the_log_wins_over_what_was_heard(journal: FileJournal) -> None:
     assert await live.use(OTHER)
     assert live.current == OTHER
     assert remembered_versions(journal, FIRST) == OTHER
+
+
+async def test_what_was_heard_while_a_version_is_kept_is_not_undone_by_it() -> None:
+    entered, may_go = threading.Event(), threading.Event()
+
+    class Slow(MemoryJournal):
+        def append(self, entry: bytes) -> None:
+            entered.set()
+            assert may_go.wait(30)
+            super().append(entry)
+
+    live = LiveDescriptor(FIRST, ENDPOINTS, Slow())
+    told: list[int] = []
+    live.tell(lambda new: told.append(new.version))
+    keeping = asyncio.create_task(live.use(SECOND))
+    await asyncio.to_thread(entered.wait, 30)
+    assert await live.use(THIRD, heard=True)
+    may_go.set()
+    assert not await keeping
+    assert live.current == THIRD
+    assert told == [3]
 
 
 async def test_a_server_that_is_dialled_elsewhere_still_is_unless_it_changed() -> None:
