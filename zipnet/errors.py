@@ -177,9 +177,19 @@ class StorageError(ZipnetError):
 
 
 class SafeMode(StorageError):  # noqa: N818 - names a state the node is in, not a mishap
-    """The node no longer signs or releases because a durable write failed."""
+    """The node no longer signs or releases: a durable write failed, or an operator said so.
+
+    Args:
+        message: As for every error.
+        hint: As for every error.
+        cause: Why, as a snake_case word, where it is no failed write, which has its own.
+    """
 
     reason = "safe_mode"
+
+    def __init__(self, message: str, *, hint: str | None = None, cause: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.cause = cause
 
 
 class TransportError(ZipnetError):

@@ -118,6 +118,7 @@ def test_only_the_named_operator_signs_and_signing_again_replaces(workshop: Work
 
 def test_create_overwrites_nothing_and_writes_nothing_on_error(workshop: Workshop) -> None:
     _fails(workshop.create("--slot-bytes", "1"), "slot_bytes")
+    _fails(workshop.create("--tdx", "required"), "--tdx-committee FILE")
     assert not (workshop.folder / "d.toml").exists()
     (workshop.folder / "d.toml").write_text("precious")
     _fails(workshop.create(), "exists")
@@ -132,6 +133,10 @@ BROKEN = {
     "an operator's public file": ({"s0": "s0=127.0.0.1:4000=op.pub"}, "kind node"),
     "one identity twice": ({"s0": "s0=127.0.0.1:4000=s1.key.pub"}, "shares its identity"),
     "one endpoint twice": ({"s0": "s0=127.0.0.1:4001=s0.key.pub"}, "shares its endpoint"),
+    "a word mistyped": (
+        {"s0": "s0=127.0.0.1:4000=s0.key.pub,fault-domian=north"},
+        "nothing is called 'fault-domian'",
+    ),
     "unknown parent": ({"leaf": "leaf=127.0.0.1:4004=leaf.key.pub,parent=x"}, "root"),
     "name with a quote": ({"s0": 's"0=127.0.0.1:4000=s0.key.pub'}, ""),
 }
@@ -153,15 +158,20 @@ def test_a_node_that_does_not_fit_is_refused_in_one_line(workshop: Workshop, cas
 
 @pytest.mark.requirement("Z25")
 def test_entities_are_said_shown_and_corrected(workshop: Workshop) -> None:
-    made = workshop.create("--entity", "s0=Acme Foundation, Geneva", "--entity", "leaf=Leaf Oy")
+    somewhere = {"s0": "s0=127.0.0.1:4000=s0.key.pub,fault-domain=north"}
+    made = workshop.create(
+        "--entity", "s0=Acme Foundation, Geneva", "--entity", "leaf=Leaf Oy", **somewhere
+    )
     assert made.code == 0, made.err
     assert workshop.run("sign", "d.toml", "--key", "op").code == 0
     shown = workshop.run("show", "d.toml").out
     assert "Acme Foundation, Geneva" in shown
     assert "Leaf Oy" in shown
+    assert "fault-domain=north" in shown
     next_one = ("renew", "d.toml", "--entity", "s0=Acme Foundation, Bern", "--out", "d2.toml")
     assert workshop.run(*next_one).code == 0
     later = json.loads(workshop.run("show", "d2.toml", "--json").out)
     entities = [node.get("entity") for node in (*later["servers"], *later["aggregators"])]
+    assert [node.get("fault_domain") for node in later["servers"]] == ["north", None, None]
     assert entities == ["Acme Foundation, Bern", None, None, None, "Leaf Oy"]
     _fails(workshop.run(*next_one[:2], "--entity", "s9=x", "--out", "d3.toml"), "s9")

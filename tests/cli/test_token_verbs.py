@@ -75,6 +75,9 @@ def test_a_token_is_minted_narrowed_and_looked_at(network: LiveNetwork, minted: 
 def test_mistakes_are_one_line_and_never_repeat_a_token(network: LiveNetwork, minted: Path) -> None:
     line = refused(network, "attenuate", "--token", "token", "--out", "same")
     assert "nothing to take away" in line
+    wider = ("attenuate", "--token", "token", "--role", "admin-write", "--out", "wider")
+    assert "nothing would be left: the token grants publish, read" in refused(network, *wider)
+    assert not (network.folder / "wider").exists()
     assert "no token" in refused(network, "inspect", "issuer")
     (network.folder / "broken").write_text(minted.read_text()[:-9] + "\n")
     assert minted.read_text()[40:80] not in refused(network, "inspect", "broken")

@@ -189,7 +189,7 @@ def show(file: _File, as_json: _Json = False) -> None:
     output.table(
         (
             *(kind, node.name, f"{node.host}:{node.port}", format_peer_id(node.peer_id)),
-            *(_parent(parent), printable(node.entity)),
+            *(_parent(parent), _domain(node), printable(node.entity)),
         )
         for kind, node, parent in nodes
     )
@@ -260,6 +260,10 @@ def _parent(parent: str | None) -> str:
     return f"parent={parent}" if parent else ""
 
 
+def _domain(node: NodeEntry) -> str:
+    return f"fault-domain={printable(node.fault_domain)}" if node.fault_domain else ""
+
+
 def _words(value: object) -> str:
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
@@ -316,4 +320,6 @@ def _node_facts(node: NodeEntry) -> dict[str, object]:
     peer = format_peer_id(node.peer_id)
     facts: dict[str, object] = {"name": node.name, "host": node.host, "port": node.port}
     facts["peer_id"] = peer
+    if node.fault_domain:
+        facts["fault_domain"] = node.fault_domain
     return facts | ({"entity": node.entity} if node.entity else {})

@@ -109,11 +109,19 @@ def attenuate(
     role: Annotated[
         list[CapabilityRole] | None, typer.Option(help="The only roles left; repeat.")
     ] = None,
-    hours: Annotated[int | None, typer.Option(help="An end that many hours from now.")] = None,
+    hours: Annotated[
+        int | None, typer.Option(help="An end that many hours from now.", min=1)
+    ] = None,
     peer: _Peer = None,
 ) -> None:
     """Make a token that grants less out of another one; no key is needed, nothing undoes it."""
     given, issuer = read_token_file(token)
+    held = _ours(lambda: inspect_capability(given)).roles
+    if role and held.isdisjoint(role):
+        raise ConfigError(
+            f"nothing would be left: the token grants {', '.join(sorted(held)) or 'nothing'}",
+            hint="give --role with some of what it grants",
+        )
     narrowed = _ours(
         lambda: attenuate_capability(
             given,

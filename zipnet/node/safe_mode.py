@@ -4,6 +4,8 @@ protocol.md §6, §8. A durable write that failed leaves the node not knowing wh
 it must not sign, release or admit until an operator has looked. Everything that could is taken
 down, key custody is wiped, and in its place stands a server that knows records and readers only.
 
+An operator's word does the same (``zipnet admin safe-mode``).
+
 Rules:
 
 1. The mark goes to the disk first, where the disk takes it; a restart finds it and comes up here.
@@ -66,7 +68,12 @@ _OTHER: Final = "write_failed"
 
 
 def cause_of(error: BaseException) -> str:
-    """Return why a durable write failed, as a snake_case word for metric, log and readiness."""
+    """Return why a durable write failed, as a snake_case word for metric, log and readiness.
+
+    ``operator`` where none did, and an operator asked for safe mode.
+    """
+    if isinstance(error, SafeMode) and error.cause is not None:
+        return error.cause
     found: BaseException | None = error
     while found is not None and not isinstance(found, OSError):
         found = found.__cause__

@@ -281,7 +281,8 @@ class ServerActs:
 
     async def enter_safe_mode(self) -> None:
         """Have the node enter safe mode: an operator asked for it."""
-        await self._begin(_fail(SafeMode("an operator put this node into safe mode")))
+        asked = SafeMode("an operator put this node into safe mode", cause="operator")
+        await self._begin(_fail(asked))
 
     @property
     def clients(self) -> ServerClients:

@@ -54,6 +54,11 @@ def draft_attestation(
         if root is not None or any(policies.values()):
             raise ConfigError("policies and a root are for --tdx required or emulated")
         return ATTESTATION_OFF
+    if policies.get(Gate.COMMITTEE) is None:
+        raise ConfigError(
+            f"--tdx {mode} says nothing about the servers' platforms, which are always attested",
+            hint="name their policy: --tdx-committee FILE",
+        )
     read = {gate: _read_policy(gate, path) for gate, path in policies.items() if path is not None}
     der = None if root is None else read_bounded(root, _MAX_FILE_BYTES, what="--tdx-root")
     return make_terms(mode, root_der=der, policies=MappingProxyType(read), lifetime_s=lifetime_s)

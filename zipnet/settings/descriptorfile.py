@@ -83,6 +83,12 @@ def parse_node_draft(text: str, *, what: str, with_parent: bool) -> NodeDraft:
     file, more = _split_words(file, (_FAULT_DOMAIN, _PARENT) if with_parent else (_FAULT_DOMAIN,))
     if not name or not file or "" in more.values():
         raise ConfigError(f"{what} {name[:64]!r} is not complete", hint=f"write {form}")
+    _, comma, stray = file.rpartition(",")
+    if comma and "=" in stray:
+        raise ConfigError(
+            f"{what} {name[:64]!r}: nothing is called {stray.partition('=')[0][:64]!r} here",
+            hint=f"write {form}",
+        )
     try:
         endpoint = parse_endpoint(address)
     except ValueError as error:
