@@ -79,6 +79,7 @@ class _Node:
         self.role = role
         self.sessions: set[Session] = set()
         self.subscribers: set[Session] = set()
+        self.showed: set[Session] = set()
         self.refuse: Callable[[HelloFacts], ZipnetError | None] = lambda _facts: None
         self.drop_envelopes = False
         self.records: list[bytes] | None = None  # another log than the committee's
@@ -98,6 +99,7 @@ class FakeNetwork:
         committee: The committee behind all of them.
         nodes: Listeners by name: ``s0`` …, and the aggregators'.
         refused: Codes of refused requests, counted.
+        gated: Requests that are refused on sessions that showed no capability.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class FakeNetwork:
         }
         self.transport_name = transport
         self.refused: Counter[str] = Counter()
+        self.gated: set[Kind] = set()  # what nobody has without having shown something
         self.changed = asyncio.Condition()
         self._rounds: asyncio.Task[None] | None = None
 
@@ -186,6 +189,11 @@ class FakeNetwork:
 
     async def _on_frame(self, node: _Node, session: Session, frame: Frame) -> Frame | None:
         node.served[frame.kind] += 1
+        if frame.kind == Kind.PRESENT_CAPABILITY:
+            node.showed.add(session)
+            return frame.answer(frame.kind, encode(Accepted()))
+        if frame.kind in self.gated and session not in node.showed:
+            raise AdmissionError("this needs a capability", code="capability_missing")
         try:
             answer = self._answer(node, session, frame)
         except RemoteProtocolError as error:
