@@ -107,6 +107,9 @@ def pad_engine() -> PadEngine:
     return PadEngine.calibrate(lambda: float(next(ticks)))
 
 
+_LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
 def build_descriptor(
     *,
     servers: Sequence[Identity],
@@ -120,6 +123,7 @@ def build_descriptor(
     version: int = 1,
     attestation: AttestationTerms = ATTESTATION_OFF,
     committee: Secret | None = None,
+    not_before: datetime = _LONG_AGO,
 ) -> bytes:
     """Return a signed descriptor file; servers are named ``s0``, ``s1``, …; all on 127.0.0.1."""
     from zipnet.settings.attestationfile import attestation_lines
@@ -152,7 +156,7 @@ def build_descriptor(
             f"version = {version}",
             f'name = "{name}"',
             'universe = "zipnet"',
-            "not_before = 2020-01-01T00:00:00Z",
+            f"not_before = {not_before:%Y-%m-%dT%H:%M:%SZ}",
             "not_after = 2100-01-01T00:00:00Z",
             f"max_absent = {max_absent}",
             f'committee_fingerprint = "{fingerprint.hex()}"',
