@@ -175,3 +175,16 @@ def test_entities_are_said_shown_and_corrected(workshop: Workshop) -> None:
     assert [node.get("fault_domain") for node in later["servers"]] == ["north", None, None]
     assert entities == ["Acme Foundation, Bern", None, None, None, "Leaf Oy"]
     _fails(workshop.run(*next_one[:2], "--entity", "s9=x", "--out", "d3.toml"), "s9")
+
+
+def test_the_next_version_is_made_of_a_signed_one_only(workshop: Workshop) -> None:
+    assert workshop.create().code == 0
+    renew = ("renew", "d.toml", "--out", "d2.toml")
+    _fails(workshop.run(*renew), "not signed")
+    assert workshop.run("sign", "d.toml", "--key", "op").code == 0
+    whole = (workshop.folder / "d.toml").read_text()
+    (workshop.folder / "d.toml").write_text(whole.replace("127.0.0.1", "127.0.0.9", 1))
+    _fails(workshop.run(*renew), "altered")
+    newcomer = ("--seat", "s0", "--server", "s9=127.0.0.1:4009=s1.key.pub")
+    _fails(workshop.run("replace", "d.toml", *newcomer, "--out", "d2.toml"), "altered")
+    assert not (workshop.folder / "d2.toml").exists()

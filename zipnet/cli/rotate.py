@@ -63,6 +63,12 @@ def descriptor_key(
     with ExitStack() as stack:
         before = stack.enter_context(signer(key, what="--key", ask_pin=output.ask_pin))
         after = stack.enter_context(signer(new_key, what="--new-key", ask_pin=output.ask_pin))
+        in_force = current.descriptor.operator.peer_id
+        if before.peer_id != in_force:
+            raise ConfigError(
+                "--key is not the operator's key in force",
+                hint=f"that is {format_peer_id(in_force)}",
+            )
         if before.peer_id == after.peer_id:
             raise ConfigError("--new-key is the key in force", hint="zipnet keygen operator")
         text = compose_successor(

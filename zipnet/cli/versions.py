@@ -15,7 +15,11 @@ import typer
 
 from zipnet.cli import output
 from zipnet.errors import ConfigError
-from zipnet.protocol.descriptor import MAX_DESCRIPTOR_BYTES, parse_descriptor
+from zipnet.protocol.descriptor import (
+    MAX_DESCRIPTOR_BYTES,
+    parse_descriptor,
+    trust_descriptor,
+)
 from zipnet.settings.bounded import read_bounded
 from zipnet.settings.descriptorfile import (
     NodeDraft,
@@ -114,7 +118,9 @@ def renew(
 def _read(file: Path) -> Descriptor:
     data = read_bounded(file, MAX_DESCRIPTOR_BYTES, what="descriptor")
     try:
-        return parse_descriptor(data)
+        old = parse_descriptor(data)
+        # One that has expired is renewed too; one that was altered would be signed unseen.
+        return trust_descriptor(old, now=old.not_before).descriptor
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}", hint=error.hint) from error
 
