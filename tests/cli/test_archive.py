@@ -15,6 +15,7 @@ from tests.harness.committee import HarnessCommittee, make_identity
 from tests.harness.fake_network import FakeNetwork
 from tests.harness.publishers import HarnessPublisher, play_round
 from tests.harness.succession import renewed, successor_of
+from tests.unit.protocol.test_record import COMMITTEE, chain, under
 from zipnet.cli import run
 from zipnet.errors import StorageError, VerificationError
 from zipnet.ledger.checkpoint import (
@@ -26,6 +27,7 @@ from zipnet.ledger.checkpoint import (
 )
 from zipnet.ledger.merkle import leaf_hash, root_of
 from zipnet.ledger.note import NoteSignature
+from zipnet.ledger.ranges import RangeHead, RangeItem, RangeTree, write_range
 from zipnet.protocol.ids import ServerIndex
 from zipnet.sdk import Reader
 from zipnet.sdk.archive import Archive, verify_range
@@ -382,3 +384,24 @@ def test_what_a_server_adds_to_its_checkpoint_does_not_spoil_the_one_that_is_kep
     assert kept is not None
     assert kept.servers == {0, 1, 2}
     assert len(kept.note.signatures) == 6
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_nothing_of_an_older_version_extends_an_archive(tmp_path: Path, version: int) -> None:
+    """Whoever has the keys of servers that were replaced cannot continue a log with them."""
+    first, second = chain(2)
+    first = under(first, 2, None)
+    second = under(second, version, first)
+    tree = RangeTree([first.hash, second.hash])
+    head = RangeHead(COMMITTEE.descriptor.group, 0, 2, 2, tree.root())
+    items = [
+        RangeItem(at, record.record.encode(), tree.path(at))
+        for at, record in enumerate((first, second))
+    ]
+    with Archive(tmp_path / "archive", COMMITTEE.descriptor) as archive:
+        if version == 2:
+            assert archive.restore(write_range(head, items)) == 2
+            return
+        with pytest.raises(VerificationError, match="version 1 after version 2"):
+            archive.restore(write_range(head, items))
+        assert len(archive) == 1

@@ -66,7 +66,7 @@ from zipnet.machines.withholding import Withholding
 from zipnet.protocol.command import AbortReason
 from zipnet.protocol.envelope import seal_envelope
 from zipnet.protocol.header import verify_header
-from zipnet.protocol.record import require_extends
+from zipnet.protocol.record import require_extends, require_version_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -446,6 +446,10 @@ class PublisherMachine:
                 return [FetchRecords(last.sequence + 1)]
             if record.round <= last.round:
                 return self._refuse("verification", f"record {record.sequence} goes back in rounds")
+            try:
+                require_version_from(record, last)
+            except VerificationError as error:
+                return self._refuse(error.reason, str(error))
         elif last is not None:
             try:
                 require_extends(record, last)

@@ -37,6 +37,7 @@ __all__ = [
     "assemble_content",
     "decode_record",
     "require_extends",
+    "require_version_from",
     "verify_record",
 ]
 
@@ -294,6 +295,9 @@ def _require_slots(content: RecordContent, params: RoundParams) -> dict[SlotInde
 def require_extends(record: VerifiedRecord, previous: VerifiedRecord | None) -> None:
     """Check that a record follows the previous one without a gap or a fork.
 
+    Versions of the descriptor only grow along the log: whoever has the keys of servers that were
+    replaced cannot continue it.
+
     Args:
         record: The newer record.
         previous: The record before it, or None when ``record`` must be the first (sequence 0).
@@ -309,3 +313,19 @@ def require_extends(record: VerifiedRecord, previous: VerifiedRecord | None) -> 
         raise VerificationError(f"record {record.sequence} follows where {sequence} is due")
     if header.previous_final != last_round or header.previous_record != last_hash:
         raise VerificationError(f"record {record.sequence} does not extend the one before it")
+    if previous is not None:
+        require_version_from(record, previous)
+
+
+def require_version_from(record: VerifiedRecord, older: VerifiedRecord) -> None:
+    """Check that a record is of no older version of the descriptor than one before it.
+
+    Raises:
+        VerificationError: When it is.
+    """
+    version = record.record.content.header.descriptor_version
+    known = older.record.content.header.descriptor_version
+    if version < known:
+        raise VerificationError(
+            f"record {record.sequence} is of version {version} after version {known}"
+        )

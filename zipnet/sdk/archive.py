@@ -24,7 +24,12 @@ from zipnet.ledger.tiles import tiles_of
 from zipnet.machines.bookmark import Bookmark
 from zipnet.machines.reader import Advanced
 from zipnet.protocol.descriptor import MAX_DESCRIPTOR_BYTES, parse_descriptor
-from zipnet.protocol.record import ZERO_RECORD_HASH, decode_record, verify_record
+from zipnet.protocol.record import (
+    ZERO_RECORD_HASH,
+    decode_record,
+    require_extends,
+    verify_record,
+)
 from zipnet.protocol.succession import link_earlier, succeed
 from zipnet.sdk.offline import read_records
 from zipnet.settings.bounded import read_bounded
@@ -70,7 +75,7 @@ class Archive:
             raise ConfigError(f"{folder} is no archive", hint="make one with `zipnet archive pull`")
         self._folder = folder
         self._descriptor = _with_kept_versions(descriptor, folder)
-        self._head: Digest = ZERO_RECORD_HASH
+        self._last: VerifiedRecord | None = None
         with ExitStack() as opening:
             if not readonly:
                 opening.callback(_lock(folder).close)
@@ -78,7 +83,7 @@ class Archive:
             opening.callback(self._log.close)
             if len(self):
                 (data,) = self._log.read(len(self) - 1, 1)
-                self._head = _verified(data, self._descriptor, len(self) - 1).hash
+                self._last = _verified(data, self._descriptor, len(self) - 1)
             if not readonly:
                 self._write_versions(self._descriptor)
             self._opened = opening.pop_all()
@@ -104,12 +109,12 @@ class Archive:
     @property
     def head(self) -> Digest:
         """Hash of the newest record; zeros while there is none."""
-        return self._head
+        return ZERO_RECORD_HASH if self._last is None else self._last.hash
 
     @property
     def bookmark(self) -> Bookmark | None:
         """Where a reader has to go on; None from the beginning."""
-        return Bookmark(len(self), self._head, len(self)) if len(self) else None
+        return Bookmark(len(self), self.head, len(self)) if len(self) else None
 
     @property
     def checkpoint(self) -> VerifiedCheckpoint | None:
@@ -226,10 +231,9 @@ class Archive:
                 write_over(path, version.descriptor.file.decode())
 
     def _append(self, record: VerifiedRecord) -> None:
-        if record.record.content.header.previous_record != self._head:
-            raise VerificationError(f"record {record.sequence} does not extend the archive")
+        require_extends(record, self._last)  # a reader that resumes has not seen the last one
         self._log.append(record.sequence, record.record.encode())
-        self._head = record.hash
+        self._last = record
 
     def verify(self) -> RangeTree:
         """Verify every record and the whole chain; returns the tree over their hashes.

@@ -13,6 +13,7 @@ from zipnet.errors import RemoteProtocolError, VerificationError
 from zipnet.protocol import record as record_module
 from zipnet.protocol.identity import HYBRID_SIGNATURE_BYTES, Identity
 from zipnet.protocol.ids import (
+    DescriptorVersion,
     Digest,
     GroupId,
     RegistryIndex,
@@ -323,6 +324,35 @@ def test_a_first_record_that_claims_a_past_is_refused() -> None:
     pretended = verify_record(signed(content, (0, 1)), COMMITTEE.descriptor)
     with pytest.raises(VerificationError, match="extend"):
         require_extends(pretended, None)
+
+
+def under(record: VerifiedRecord, version: int, last: VerifiedRecord | None) -> VerifiedRecord:
+    """The same record, of a round that was held under another version of the descriptor."""
+    header = replace(
+        record.record.content.header,
+        descriptor_version=DescriptorVersion(version),
+        previous_record=last.hash if last else Digest(bytes(32)),
+    )
+    body = bytearray(SMALL.body_bytes)
+    content = assemble_content(
+        header,
+        sequence=record.sequence,
+        participants=2,
+        commitment=SALT,
+        clear_body=body,
+        params=SMALL,
+    )
+    return verify_record(signed(content, (0, 1)), COMMITTEE.descriptor)
+
+
+def test_no_record_of_an_older_version_continues_the_chain() -> None:
+    """Keys of servers that were replaced are of no use for what came after."""
+    first, second = chain(2)
+    earlier = under(first, 2, None)
+    for version in (2, 3):
+        require_extends(under(second, version, earlier), earlier)
+    with pytest.raises(VerificationError, match="version 1 after version 2"):
+        require_extends(under(second, 1, earlier), earlier)
 
 
 # -- mutants: each check is what refuses -----------------------------------------------------------
