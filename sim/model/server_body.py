@@ -36,6 +36,7 @@ __all__ = ["ServerBody"]
 
 _TIMEOUT_S = 5.0
 _ASK = 64
+_MAX_EVENTS = 1 << 20  # a model in which more wait for one server tells nothing any more
 
 
 class ServerBody:
@@ -69,7 +70,7 @@ class ServerBody:
         self.withheld: dict[Digest, bytes] = {}
         self.contents: dict[int, RecordContent] = {}
         self.waiting: dict[Digest, ModelClient] = {}
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: asyncio.Queue[Event] = asyncio.Queue(_MAX_EVENTS)
 
     def begin(self, work: Coroutine[object, object, None]) -> None:
         """Run something beside, for as long as this life lasts."""

@@ -110,6 +110,7 @@ _FRUITLESS_RECORDS = 8
 _SHOW_AGAIN_S = 2.0
 _SHOW_ATTEMPTS = 8
 _COUNT_AGAIN_S = 1.0
+_MAX_SENDS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ class PublisherDriver:
         self._on_trouble = on_trouble
         self._loop = asyncio.get_running_loop()
         # One envelope per round at most, taken out at once: it cannot grow.
-        self._outbox: asyncio.Queue[SendEnvelope] = asyncio.Queue()
+        self._outbox: asyncio.Queue[SendEnvelope] = asyncio.Queue(_MAX_SENDS)
         self._session: Session | None = None
         self._waiters: dict[int, tuple[asyncio.Future[Receipt], Draft]] = {}
         self._watchers: dict[int, Callable[[Progressed], None]] = {}
@@ -236,7 +237,11 @@ class PublisherDriver:
     def _perform(self, effect: PublisherEffect) -> None:  # noqa: C901, PLR0912 - one arm per effect
         match effect:
             case SendEnvelope():
-                self._outbox.put_nowait(effect)
+                try:
+                    self._outbox.put_nowait(effect)
+                except asyncio.QueueFull:  # rounds open faster than this process gets to run
+                    unsent = EnvelopeUnsent(effect.envelope.round)
+                    self._loop.call_soon(self._step, unsent)
             case Delivered():
                 waiting = self._forget(effect.ticket)
                 if waiting is not None and not waiting[0].done():
