@@ -24,7 +24,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tests.harness.network import LiveNetwork
 from tests.ops.tools import ROOT, require_tool, run
+from zipnet.protocol.params import RoundParams
 
 _SPEC = importlib.util.spec_from_file_location("statements", ROOT / "images/statements.py")
 assert _SPEC is not None
@@ -80,12 +82,14 @@ def _files(image: Path) -> list[Path]:
     return [path for path in (image / "rootfs").rglob("*") if not path.is_dir()]
 
 
-def _inside(image: Path, *command: str) -> subprocess.CompletedProcess[str]:
+def _inside(
+    image: Path, *command: str, also: tuple[str | Path, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run a program in the root filesystem: read-only, no network, user 65532, no capability."""
     return run(
         *(require_tool("bwrap"), "--unshare-all", "--die-with-parent", "--clearenv"),
         *("--ro-bind", image / "rootfs", "/", "--dev", "/dev", "--proc", "/proc"),
-        *("--tmpfs", "/tmp", "--uid", "65532", "--gid", "65532", "--cap-drop", "ALL"),
+        *("--tmpfs", "/tmp", *also, "--uid", "65532", "--gid", "65532", "--cap-drop", "ALL"),
         *("--setenv", "PATH", "/usr/bin", "--setenv", "LANG", "C.UTF-8", *command),
     )
 
@@ -225,6 +229,26 @@ def test_the_program_starts_inside(program: str, image: Path) -> None:
     result = _inside(image, f"/usr/bin/{program}", "--help")
     assert result.returncode == 0, result.stdout
     assert "Usage" in result.stdout
+
+
+@pytest.mark.requirement("Z16")
+def test_a_client_of_the_image_publishes_and_reads(image: Path, tmp_path: Path) -> None:
+    """Clients run the same image as nodes, so theirs is built as repeatably (row Z16)."""
+    params = RoundParams(num_slots=16, slot_bytes=256, min_participants=2)
+    network = LiveNetwork(tmp_path, params=params)
+    tmp_path.chmod(0o755)
+    where = ("--share-net", "--ro-bind", network.descriptor_file, "/tmp/d.toml")
+    client = ("--descriptor", "/tmp/d.toml", "--transport", "tls")
+    try:
+        network.start()
+        network.spawn("cover", "publish", "--cover", "--descriptor", "d.toml", "--transport", "tls")
+        words = ("publish", *client, "--message", "from the image", "--timeout", "60s")
+        sent = _inside(image, "/usr/bin/zipnet", *words, also=where)
+        assert sent.returncode == 0, sent.stdout
+        read = _inside(image, "/usr/bin/zipnet", "read", *client, also=where)
+        assert "from the image" in read.stdout
+    finally:
+        network.close()
 
 
 def test_the_configuration_names_an_unprivileged_user_and_no_secret(image: Path) -> None:
