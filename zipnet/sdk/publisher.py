@@ -376,6 +376,7 @@ class Publisher:
             self._transport,
             until=self._machine.decided_until or RoundNumber(0),
             servers_at=self._servers_at,
+            capability=self._capability,
             on_trouble=self._on_trouble,
         )
 

@@ -11,6 +11,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
+from zipnet.errors import AdmissionError
 from zipnet.machines.outgoing import Outgoing, QueuedMessage
 from zipnet.protocol.slots import fragment_message
 from zipnet.sdk.reader import Reader
@@ -37,6 +38,7 @@ async def find_broadcast(
     *,
     until: RoundNumber,
     servers_at: Sequence[tuple[str, int]] | None,
+    capability: bytes | None,
     on_trouble: Trouble,
 ) -> dict[int, Receipt]:
     """Read the log up to a round and return the receipts of what it holds, by outbox number.
@@ -47,25 +49,40 @@ async def find_broadcast(
         transport: How servers are reached.
         until: The last final round an earlier process can have been in; 0 when there is none.
         servers_at: As for :class:`zipnet.Reader`.
+        capability: Shown only where servers let nobody read without one.
         on_trouble: Told about servers that fail meanwhile.
     """
-    found: dict[int, Receipt] = {}
     if not stored or until == 0:
-        return found
+        return {}
+
+    def reader(shown: bytes | None) -> Reader:
+        return Reader(
+            descriptor,
+            transport=transport,
+            from_sequence=min(one.since for one in stored),
+            servers_at=servers_at,
+            capability=shown,
+            on_trouble=on_trouble,
+        )
+
+    try:
+        return await _search(stored, descriptor, reader(None), until)
+    except AdmissionError as error:
+        if error.code != "capability_missing" or capability is None:
+            raise
+    return await _search(stored, descriptor, reader(capability), until)
+
+
+async def _search(
+    stored: Sequence[Stored], descriptor: TrustedDescriptor, log: Reader, until: RoundNumber
+) -> dict[int, Receipt]:
+    found: dict[int, Receipt] = {}
     books = Outgoing()
     for one in stored:
         fragments = fragment_message(one.message, descriptor.params, partial(_salt, one))
         books.add(QueuedMessage(one.number, tuple(fragments), _NEVER))
-    first = min(one.since for one in stored)
-    async with Reader(
-        descriptor,
-        transport=transport,
-        from_sequence=first,
-        servers_at=servers_at,
-        on_trouble=on_trouble,
-    ) as reader:
-        records = reader.records()
-        async for record in records:
+    async with log as reader:
+        async for record in reader.records():
             # Several records' work in a row must not hold up the rounds of this client.
             await asyncio.sleep(0)
             for message, _placed in books.land(record):

@@ -258,3 +258,29 @@ async def test_a_call_cancelled_while_its_message_is_stored_takes_it_back(tmp_pa
     outbox.close()
     with _open(tmp_path / "outbox") as again:
         assert again.pending() == ()
+
+
+async def test_where_readers_need_a_capability_the_log_is_searched_with_the_publishers_own(
+    tmp_path: Path,
+) -> None:
+    with _open(tmp_path / "outbox") as outbox:
+        outbox.put(TEXT, b"salt-is-", None)  # and the process was killed
+    async with FakeNetwork("tls") as network:
+        descriptor = network.committee.descriptor
+        network.gated = {Kind.GET_RECORDS}
+        with _open(tmp_path / "outbox") as outbox:
+            async with (
+                zipnet.Publisher(descriptor, transport="tls") as one,
+                zipnet.Publisher(descriptor, transport="tls") as two,
+            ):
+                await one.when.registered()
+                await two.when.registered()
+                assert await network.run_round(2)  # something there is to search
+                async with zipnet.Publisher(
+                    descriptor, transport="tls", outbox=outbox, capability=b"t"
+                ) as publisher:
+                    await publisher.when.registered()
+                    network.keep_running(3, wait_s=0.5)
+                    async with asyncio.timeout(20):
+                        (outcome,) = await publisher.recover()
+        assert isinstance(outcome, zipnet.Receipt)
