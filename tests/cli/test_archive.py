@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import resource
 from contextlib import closing
@@ -18,6 +19,7 @@ from tests.harness.succession import renewed, successor_of
 from tests.unit.protocol.test_record import COMMITTEE, chain, under
 from zipnet.cli import run
 from zipnet.errors import StorageError, VerificationError
+from zipnet.host.loopback import free_ports
 from zipnet.ledger.checkpoint import (
     LogCheckpoint,
     VerifiedCheckpoint,
@@ -28,9 +30,13 @@ from zipnet.ledger.checkpoint import (
 from zipnet.ledger.merkle import leaf_hash, root_of
 from zipnet.ledger.note import NoteSignature
 from zipnet.ledger.ranges import RangeHead, RangeItem, RangeTree, write_range
+from zipnet.protocol.descriptor import sign_descriptor
 from zipnet.protocol.ids import ServerIndex
+from zipnet.protocol.succession import succeed
 from zipnet.sdk import Reader
 from zipnet.sdk.archive import Archive, verify_range
+from zipnet.settings.descriptorfile import NodeDraft, compose_successor
+from zipnet.settings.values import Endpoint
 from zipnet.storage.records import RecordLog
 
 if TYPE_CHECKING:
@@ -405,3 +411,28 @@ def test_nothing_of_an_older_version_extends_an_archive(tmp_path: Path, version:
         with pytest.raises(VerificationError, match="version 1 after version 2"):
             archive.restore(write_range(head, items))
         assert len(archive) == 1
+
+
+async def test_a_pull_goes_where_the_archive_knows_the_servers_to_be_by_now(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network, folder = FakeNetwork("tls"), tmp_path / "archive"
+    committee = network.committee
+    first = committee.descriptor
+    ports = free_ports(3)
+    drafts = [
+        replace(NodeDraft.of(node), endpoint=Endpoint("127.0.0.1", port))
+        for node, port in zip(first.descriptor.servers, ports, strict=True)
+    ]
+    text = compose_successor(first.descriptor, servers=drafts)
+    second = succeed(first, sign_descriptor(text, committee.operator))
+    with Archive(folder, second):
+        pass  # an earlier pull heard of it
+    (tmp_path / "d.toml").write_bytes(committee.descriptor_bytes)
+    network.ports |= {f"s{seat}": port for seat, port in enumerate(ports)}
+    async with network:
+        _play(committee, _crowd(committee), 2)
+        line = ["archive", "pull", str(folder), "-d", str(tmp_path / "d.toml")]
+        async with asyncio.timeout(30):
+            code = await asyncio.to_thread(run, [*line, "--transport", "tls"])
+    assert (code, capsys.readouterr().out.split(",")[0]) == (0, "archived 2 records")

@@ -100,22 +100,29 @@ async def _with_earlier(
     settings: ClientSettings, notes: Notes, proxy: str | None
 ) -> TrustedDescriptor:
     """Return the descriptor with the versions before it, which old records may be of."""
-    async with _reader(settings, notes, proxy) as reader:
+    async with _reader(settings, settings.descriptor, notes, proxy) as reader:
         return await reader.with_earlier()
 
 
 def _reader(
-    settings: ClientSettings, notes: Notes, proxy: str | None, resume: Bookmark | None = None
+    settings: ClientSettings,
+    known: TrustedDescriptor,
+    notes: Notes,
+    proxy: str | None,
+    resume: Bookmark | None = None,
 ) -> Reader:
+    """Return a reader of the servers as the newest version that is known has them."""
+    from zipnet.node.live_descriptor import moved_endpoints
     from zipnet.sdk import Reader
 
+    endpoints = moved_endpoints(settings.server_endpoints, settings.descriptor, known)
     return Reader(
-        settings.descriptor,
+        known,
         transport=settings.transport,
         proxy=proxy,
         resume=resume,
         follow=False,
-        servers_at=[(endpoint.host, endpoint.port) for endpoint in settings.server_endpoints],
+        servers_at=[(endpoint.host, endpoint.port) for endpoint in endpoints],
         capability=settings.capability,
         on_trouble=notes.trouble,
     )
@@ -153,7 +160,7 @@ async def _pull(
 async def _pull_once(
     archive: Archive, settings: ClientSettings, notes: Notes, proxy: str | None
 ) -> int:
-    async with _reader(settings, notes, proxy, archive.bookmark) as reader:
+    async with _reader(settings, archive.descriptor, notes, proxy, archive.bookmark) as reader:
         # Asked first: what they are of is in the log that is pulled then.
         found = await reader.checkpoints()
         count = await archive.pull(reader)
