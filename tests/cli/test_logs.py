@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import stat
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -38,6 +40,7 @@ def _seal(folder: Path, *words: object) -> subprocess.CompletedProcess[bytes]:
 @pytest.mark.requirement("L15")
 def test_what_is_sealed_opens_with_the_key_and_goes_after_thirty_days(folder: Path) -> None:
     today = datetime.now(UTC).date()
+    (folder / f"{today - timedelta(days=32)}.part").touch()  # what a killed run left
     for days in (31, 29, 29):
         done = _seal(folder, "--day", today - timedelta(days=days))
         assert done.returncode == 0, done.stderr
@@ -69,6 +72,30 @@ def test_a_file_that_was_cut_off_is_exit_1(folder: Path) -> None:
     done = _logs("open", "--key", folder.parent / "k", sealed)
     assert done.returncode == 1
     assert b"cut off" in done.stderr
+
+
+def test_a_run_that_is_interrupted_leaves_nothing_and_a_reader_may_leave_early(
+    folder: Path,
+) -> None:
+    words = (sys.executable, "-m", "zipnet", "logs")
+    to = ("seal", "--key", folder.parent / "k.pub", "--dir", folder)
+    pipe = subprocess.PIPE
+    with subprocess.Popen((*words, *to), stdin=pipe, stdout=pipe, stderr=pipe) as sealing:
+        deadline = time.monotonic() + 30
+        while not list(folder.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        sealing.send_signal(signal.SIGINT)
+        assert sealing.wait(30) == 130
+    assert list(folder.iterdir()) == []
+    assert _logs(*to, given=TEXT * 4096).returncode == 0
+    (sealed,) = folder.iterdir()
+    opening = (*words, "open", "--key", folder.parent / "k", sealed)
+    with subprocess.Popen(opening, stdout=pipe, stderr=pipe) as opened:
+        assert opened.stdout is not None
+        assert opened.stderr is not None
+        assert opened.stdout.readline()
+        opened.stdout.close()
+        assert b"cannot be read" not in opened.stderr.read()
 
 
 def test_what_cannot_be_used_is_one_line_and_exit_2(folder: Path) -> None:

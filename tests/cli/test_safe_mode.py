@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.harness.command import zipnet
+from zipnet.storage.decommission import wipe_secrets
 from zipnet.storage.marker import SafeModeMarker, SafeModeNote
 
 
@@ -40,6 +41,15 @@ def test_leave_takes_the_mark_away_and_touches_nothing_else(tmp_path: Path) -> N
     assert zipnet("safe-mode", "show", "--state", ".", cwd=tmp_path).code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["releases.journal", "safe-mode"]
     assert (tmp_path / "releases.journal").read_bytes() == b"memory of what was released"
+
+
+def test_a_decommissioned_folder_stays_so(tmp_path: Path) -> None:
+    (tmp_path / "releases.journal").touch()
+    wipe_secrets(tmp_path, now_ms=0)
+    done = zipnet("safe-mode", "leave", "--state", ".", cwd=tmp_path)
+    assert done.code == 2, done.everything
+    assert "decommissioned for good" in done.err
+    assert zipnet("safe-mode", "show", "--state", ".", cwd=tmp_path).code == 1
 
 
 def test_a_running_server_is_not_pulled_out_of_it(tmp_path: Path) -> None:

@@ -64,6 +64,6 @@ async def test_a_decommissioned_folder_holds_no_key_and_never_becomes_a_server_a
 def test_a_folder_that_is_none_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("x")
     done = run_zipnet("decommission", "--state", tmp_path, "--yes", cwd=tmp_path)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert "no server's state folder" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]

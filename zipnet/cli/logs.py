@@ -31,7 +31,7 @@ app = new_app("Put logs away sealed, and read them again.")
 _PREFIX = "zipnet-log-key-1 "
 _MAX_KEY_BYTES = 4096
 _SUFFIX = ".znlog"
-_NAME = re.compile(r"(\d{4}-\d{2}-\d{2})(-\d+)?\.znlog")
+_NAME = re.compile(r"(\d{4}-\d{2}-\d{2})(-\d+)?\.(znlog|part)")  # a part: it was killed
 _SECRET = Annotated[Path, typer.Option("--key", help="The secret: keep it off the hosts.")]
 
 
@@ -76,12 +76,15 @@ def seal_(
     partial = path.with_suffix(".part")
     try:
         with partial.open("xb") as file:
-            file.writelines(seal(_stdin(), public, os.urandom))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
+            try:
+                file.writelines(seal(_stdin(), public, os.urandom))
+                file.flush()
+                os.fsync(file.fileno())
+                partial.rename(path)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
     dropped = _prune(folder, today - timedelta(days=keep))
     output.data(f"sealed {path.name}, deleted {dropped} older than {keep} days")
@@ -98,11 +101,13 @@ def open_(
         with file.open("rb") as sealed:
             for piece in open_sealed(sealed.read, keys):
                 sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise  # whoever read our output went away; the log is as it was
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
     finally:
         keys.close()
-        sys.stdout.buffer.flush()
 
 
 def _stdin() -> Iterator[bytes]:

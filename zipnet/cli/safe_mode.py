@@ -11,6 +11,7 @@ import typer
 from zipnet.cli import output
 from zipnet.cli.app import new_app
 from zipnet.errors import ConfigError
+from zipnet.storage.decommission import DECOMMISSIONED
 from zipnet.storage.marker import SafeModeMarker, require_writable
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def show(state: _State) -> None:
 def leave(state: _State) -> None:
     """Take the mark away, after trying that the disk takes writes again.
 
-    The journals are read and checked when the server starts next. Nothing is repaired here.
+    The journals are read and checked when the server starts next. Nothing is repaired here. A
+    folder that was decommissioned stays so.
     """
     marker = _open(state)
     try:
@@ -48,6 +50,11 @@ def leave(state: _State) -> None:
         if note is None:
             output.data("not in safe mode")
             return
+        if note.cause == DECOMMISSIONED:
+            raise ConfigError(
+                f"{state} was decommissioned for good: no server goes on from it",
+                hint="begin with an empty folder and another node secret, as a server that is new",
+            )
         require_writable(state)
         marker.clear()
     finally:

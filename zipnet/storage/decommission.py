@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from zipnet.errors import StorageError
+from zipnet.errors import ConfigError, StorageError
 from zipnet.storage.custody import CUSTODY_NAMES
 from zipnet.storage.marker import SafeModeMarker, SafeModeNote
 
@@ -38,11 +38,12 @@ def wipe_secrets(folder: Path, *, now_ms: int) -> list[str]:
         now_ms: Milliseconds since 1970, for the mark.
 
     Raises:
+        ConfigError: When the folder is none.
         DuplicateIdentityError: When the server runs.
-        StorageError: When the folder is none, or a write fails; run it again then.
+        StorageError: When a write fails; run it again then.
     """
     if not (folder / "releases.journal").is_file():
-        raise StorageError(
+        raise ConfigError(
             f"{folder} is no server's state folder", hint="name the folder of --state"
         )
     marker = SafeModeMarker(folder)
