@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MODULE_LINES = 600
 """Non-blank lines that no module may exceed: beyond them it has two responsibilities."""
+EXPLAINED_LINES = 400
+"""Beyond these its docstring has a sentence that says why: ``Long because …`` or the like."""
 
 
 @pytest.mark.requirement("D1")
@@ -60,6 +63,32 @@ def too_long(room: Path) -> dict[str, int]:
 @pytest.mark.parametrize("room", ["zipnet", "tdx", "sim"])
 def test_no_module_is_longer_than_a_module_may_be(room: str) -> None:
     assert too_long(ROOT / room) == {}
+
+
+def unexplained(room: Path) -> list[str]:
+    """Modules that are long and do not say why."""
+    found = []
+    for path in sorted(room.rglob("*.py")):
+        text = path.read_text("utf-8")
+        if sum(1 for line in text.splitlines() if line.strip()) > EXPLAINED_LINES:
+            told = ast.get_docstring(ast.parse(text)) or ""
+            if not re.search(
+                r"\b(one long|long(er)?) (because|module|than most)", told, re.IGNORECASE
+            ):
+                found.append(str(path.relative_to(room)))
+    return found
+
+
+@pytest.mark.parametrize("room", ["zipnet", "tdx", "sim"])
+def test_a_long_module_says_why(room: str) -> None:
+    assert unexplained(ROOT / room) == []
+
+
+def test_a_long_module_that_does_not_say_why_is_found(tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text('"""A thing."""\n' + "x = 1\n" * EXPLAINED_LINES)
+    told = '"""A thing.\n\nLong because it is one table.\n"""\n'
+    (tmp_path / "told.py").write_text(told + "x = 1\n" * EXPLAINED_LINES)
+    assert unexplained(tmp_path) == ["plain.py"]
 
 
 def test_a_module_that_is_too_long_is_found_and_blank_lines_do_not_count(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ Rules:
 4. Followers are bounded in number, pages in length, bodies in bytes, requests in time.
 5. Whoever waits while the gateway stops is answered: a message under way with what is known of it
    and the salt to ask again with, a page with what hinders it, followers by the end of the stream.
+
+Long because it is the table of the gateway's routes, each with its answer and its refusals.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ Rules:
 
 Privacy does not rest on this file: each server also asks its own ``guard`` before it releases
 anything, and the guard does not believe the log.
+
+Long because it is one transition table: a command's case is read beside the others'.
 """
 
 from __future__ import annotations

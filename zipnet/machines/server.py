@@ -19,6 +19,8 @@ Rules:
    the log has adopted one of that number.
 8. What the log revokes is cut off at once, caught up or not. A server that reads its own revocation
    does nothing more.
+
+Long because it is one transition table; its books are kept by smaller modules.
 """
 
 from __future__ import annotations

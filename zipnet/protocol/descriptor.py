@@ -15,6 +15,8 @@ Rules:
    version than the first says with which (``since``). What may change: ``protocol.succession``.
 
 What is left to others: which operator key to trust (``expected_operator``), reading the file.
+
+Long because the format is one: its types, its parser and its rules are read together.
 """
 
 from __future__ import annotations

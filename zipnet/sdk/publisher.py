@@ -20,6 +20,8 @@ Rules:
    and whoever reads is told of it once.
 6. With an outbox a message is on disk before any of it leaves, until its outcome was told.
 7. No signal handler, no logging set-up, no thread left after the block.
+
+Long because most of it is what a user reads: the docstrings of the one class they meet.
 """
 
 from __future__ import annotations

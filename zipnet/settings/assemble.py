@@ -1,4 +1,7 @@
-"""Assemble a role's settings step by step, keeping the origin of each (steps in ``load``)."""
+"""Assemble a role's settings step by step, keeping the origin of each (steps in ``load``).
+
+Long because each setting of each role is put together once, in the order of the reference.
+"""
 
 from __future__ import annotations
 
