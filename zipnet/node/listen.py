@@ -167,11 +167,11 @@ class NodeListener:
     def use_descriptor(self, descriptor: TrustedDescriptor) -> tuple[Session, ...]:
         """Go by a later version of the descriptor; returns sessions of nodes it no longer has."""
         self._descriptor = descriptor
-        return tuple(
-            session
-            for (peer, role), session in self._sessions.items()
-            if role in _NODE_ROLES and not self._is_node(peer, role)
-        )
+        return tuple(session for session in self._sessions.values() if self._is_out(session))
+
+    def _is_out(self, session: Session) -> bool:
+        peer, role = session.peer.peer_id, session.peer.role
+        return role in _NODE_ROLES and (peer is None or not self._is_node(peer, role))
 
     # -- listening -------------------------------------------------------------------------
 
@@ -264,6 +264,9 @@ class NodeListener:
             self._on_refused(reason)
 
     async def _run(self, session: Session) -> None:
+        if self._is_out(session):  # a version came during its handshake
+            await session.close(code=CloseCode.REFUSED, reason="not_registered")
+            return
         replaced = self._enter(session)
         if replaced is session:  # another process was faster between admission and here
             await session.close(code=CloseCode.REFUSED, reason="duplicate_identity")

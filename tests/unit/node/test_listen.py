@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import socket
 from contextlib import asynccontextmanager
@@ -20,7 +21,10 @@ from zipnet.errors import (
     ZipnetError,
 )
 from zipnet.node.listen import ListenLimits, NodeListener
+from zipnet.protocol.descriptor import sign_descriptor
 from zipnet.protocol.ids import InstanceId
+from zipnet.protocol.succession import succeed
+from zipnet.settings.descriptorfile import NodeDraft, compose_successor
 from zipnet.transport.session import Role, initiate
 
 if TYPE_CHECKING:
@@ -128,6 +132,25 @@ async def door(
             for session in found.sessions:
                 await session.close()
             await node.close()
+
+
+async def test_a_node_put_out_while_it_shakes_hands_is_not_let_in() -> None:
+    root = NodeDraft.of(COMMITTEE.descriptor.descriptor.aggregators[0].node)
+    text = compose_successor(COMMITTEE.descriptor.descriptor, aggregators=[root])
+    without_leaf = succeed(COMMITTEE.descriptor, sign_descriptor(text, COMMITTEE.operator))
+    async with door() as at:
+        standing = await at.enter(Role.AGGREGATOR, COMMITTEE.aggregators["root"])
+
+        def adopted(_facts: HelloFacts) -> None:
+            # After it was found to be registered, and before it is told so.
+            asyncio.get_running_loop().call_soon(at.node.use_descriptor, without_leaf)
+
+        at.node._barred = adopted  # type: ignore[assignment]
+        with contextlib.suppress(ZipnetError):
+            leaf = await at.enter(Role.AGGREGATOR, COMMITTEE.aggregators["leaf"])
+            await at.until_gone(leaf)
+        await until(lambda: len(at.node.sessions(Role.AGGREGATOR)) == 1)
+        assert await standing.alive(5.0)
 
 
 async def test_both_transports_are_served_on_one_port() -> None:
