@@ -145,7 +145,7 @@ async def test_a_node_put_out_while_it_shakes_hands_is_not_let_in() -> None:
             # After it was found to be registered, and before it is told so.
             asyncio.get_running_loop().call_soon(at.node.use_descriptor, without_leaf)
 
-        at.node._barred = adopted  # type: ignore[assignment]
+        at.node._barred = adopted
         with contextlib.suppress(ZipnetError):
             leaf = await at.enter(Role.AGGREGATOR, COMMITTEE.aggregators["leaf"])
             await at.until_gone(leaf)
