@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import urllib.request
 from typing import TYPE_CHECKING
 
@@ -83,3 +84,13 @@ def test_a_committee_of_four_is_refused(tmp_path: Path) -> None:
     done = run_zipnet("micro", "--servers", "4", cwd=tmp_path)
     assert done.returncode == 2
     assert "3, 5 or 7" in done.stderr
+
+
+def test_a_gateway_port_that_is_taken_ends_all_of_it_with_one_reason(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run_zipnet("micro", "--gateway", f"127.0.0.1:{port}", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert f"error: setting listen: port {port} of 127.0.0.1 cannot be bound" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [], "nothing of it is left"

@@ -130,6 +130,7 @@ class Host:
         guests: The nodes.
         notifier: The service manager's.
         retry_first_s: Pause before a failed guest is started again; doubled each time.
+        as_one: Whether a guest that is down for good takes the others with it.
     """
 
     def __init__(
@@ -138,8 +139,10 @@ class Host:
         *,
         notifier: ServiceNotifier,
         retry_first_s: float = RETRY_FIRST_S,
+        as_one: bool = False,
     ) -> None:
         self._guests = tuple(guests)
+        self._as_one = as_one
         self._notifier = notifier
         self._retry_first_s = retry_first_s
         self._ready: set[str] = set()
@@ -149,10 +152,10 @@ class Host:
         """Run every guest until ``stop`` is set.
 
         Raises:
-            ConfigError: When no guest is left, each having settings that are wrong.
+            ConfigError: When no guest is left, each having settings that are wrong; with
+                ``as_one`` when one is not.
             ZipnetError: What ended the last guest.
         """
-        failures: list[ZipnetError] = []
         async with asyncio.TaskGroup() as group:
             watchdog = group.create_task(self._notifier.run_watchdog())
             tasks = [group.create_task(self._keep(guest, stop)) for guest in self._guests]
@@ -160,7 +163,7 @@ class Host:
             watchdog.cancel()
             self._notifier.stopping()
         failures = [error for task in tasks if (error := task.result()) is not None]
-        if failures and not stop.is_set():
+        if failures and (self._as_one or not stop.is_set()):
             raise failures[0]
 
     async def wait_ready(self) -> None:
@@ -187,6 +190,8 @@ class Host:
                 retry_after_s=None if final else pause_s,
             )
             if final:
+                if self._as_one:
+                    stop.set()
                 return known
             if not isinstance(failure, Exception):
                 raise failure

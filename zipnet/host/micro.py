@@ -284,7 +284,7 @@ async def run_micro(
             micro.cover_guest(),
             micro.gateway_guest(urls.append),
         ]
-        host = Host(guests, notifier=ServiceNotifier(os.environ))
+        host = Host(guests, notifier=ServiceNotifier(os.environ), as_one=True)
         async with asyncio.TaskGroup() as group:
             ready = group.create_task(_announce(host, urls, on_up))
             await host.run(stop)
