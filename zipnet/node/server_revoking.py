@@ -32,6 +32,7 @@ from zipnet.wire.messages import Kind, Revoked
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+    from zipnet.machines.committee import CommitteeState
     from zipnet.machines.server_effects import EnforceRevocation
     from zipnet.node.server_parts import ServerParts
     from zipnet.protocol.command import Command
@@ -135,7 +136,18 @@ class ServerRevoking:
         return self._parts.revocations.book.has_peer(self._parts.identity.peer_id)
 
     def _unlogged(self) -> list[bytes]:
-        return self._parts.revocations.book.missing_in(self._parts.machine.state.revoked)
+        """What is known here and the log would take: a key it was signed with may be over since."""
+        state = self._parts.machine.state
+        missing = self._parts.revocations.book.missing_in(state.revoked)
+        return [statement for statement in missing if _is_taken(state, statement)]
+
+
+def _is_taken(state: CommitteeState, statement: bytes) -> bool:
+    try:
+        state.revocation_of(statement)
+    except (RemoteProtocolError, VerificationError):
+        return False
+    return True
 
 
 async def _fail(error: SafeMode) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from tests.harness.committee import HarnessCommittee, make_identity
+from tests.harness.succession import renewed
 from zipnet.access.terms import NO_TERMS
 from zipnet.errors import AdmissionError, ConsensusError, StorageError
 from zipnet.machines.committee import CommitteeState
@@ -22,9 +23,11 @@ from zipnet.node.capabilities import SessionCapabilities
 from zipnet.node.revocations import NodeRevocations
 from zipnet.node.server_revoking import ServerRevoking
 from zipnet.protocol.command import Revoke, sign_command
-from zipnet.protocol.ids import ServerIndex
+from zipnet.protocol.ids import PeerId, ServerIndex
 from zipnet.protocol.params import Cadence
 from zipnet.protocol.revocation import RevokedKind, sign_revocation
+from zipnet.protocol.succession import hand_over, succeed
+from zipnet.settings.descriptorfile import compose_successor
 from zipnet.storage.journal import FileJournal
 from zipnet.wire.messages import Kind
 
@@ -171,3 +174,32 @@ def test_a_snapshot_in_place_of_the_log_is_enforced_too() -> None:
     assert [effect.statement for effect in told] == [statement()]
     again = machine.step(Restored(2, encode_state(state)), Instant(1.0, NOW_MS))
     assert not [effect for effect in again if isinstance(effect, EnforceRevocation)]
+
+
+@pytest.mark.requirement("Z26")
+async def test_a_statement_the_log_takes_no_more_does_not_stand_in_the_way_of_the_next(
+    tmp_path: Path,
+) -> None:
+    first, successor = COMMITTEE.descriptor, make_identity("operator-2")
+    text = compose_successor(first.descriptor, operator=successor.public)
+    second = succeed(first, hand_over(text, COMMITTEE.operator, successor))
+    third = renewed(second, successor)
+    world = World(tmp_path)
+    world.leader_is_honest = True
+    # The key before was good when the statement came; the version after that was faster in the log.
+    world.revocations.use_descriptor(second)
+    await world.revoking.take(statement(target=bytes([7]) * 32))
+    world.revocations.use_descriptor(third)
+    world.state.descriptor = third
+    running = asyncio.create_task(world.revoking.run())
+    try:
+        newer = sign_revocation(GROUP, RevokedKind.PEER, TARGET, NOW_MS, successor)
+        found = await world.revoking.take(newer)
+        async with asyncio.timeout(10):
+            await world.revoking.wait_logged(found)
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError, AssertionError):
+            await running
+    assert world.offered == [newer]
+    assert world.revocations.book.has_peer(PeerId(bytes([7]) * 32)), "here it stays cut off"
