@@ -162,6 +162,10 @@ images: $(VENV)/.dev ## Build the container image into out/image and check its r
 lock: $(VENV)/.dev ## Resolve requirements/*.txt anew, leaving out releases younger than a week
 	@requirements/lock.sh "$(BIN)/uv"
 
+.PHONY: advisories
+advisories: $(VENV)/.audit ## Ask the open vulnerability database about every locked package; needs a way to it
+	@ops/advisories.sh $(VENV)/audit/bin/pip-audit node dev sim
+
 .PHONY: clean
 clean: ## Remove the virtual environment, caches and everything that was built
 	@rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info .coverage*
@@ -181,6 +185,12 @@ $(VENV)/.python: requirements/build.txt
 	  test -x $(PY) || "$$python" -m venv $(VENV) || { \
 	    echo "error: $$python cannot make a virtual environment (Debian: install python3-venv)" >&2; exit 1; }
 	@$(PY) -m pip install $(LOCKED) -r requirements/build.txt
+	@touch $@
+
+# Apart from everything else: the auditor must not share packages with what it audits.
+$(VENV)/.audit: $(VENV)/.python requirements/audit.txt
+	@test -x $(VENV)/audit/bin/python || $(PY) -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip install $(LOCKED) -r requirements/audit.txt
 	@touch $@
 
 $(VENV)/.node: $(VENV)/.python requirements/node.txt pyproject.toml

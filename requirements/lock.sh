@@ -15,6 +15,8 @@ resolve pyproject.toml --extra node --extra dev --output-file requirements/dev.t
 resolve pyproject.toml --extra node --constraints requirements/dev.txt --output-file requirements/node.txt
 resolve pyproject.toml --extra node --extra sim --constraints requirements/dev.txt --output-file requirements/sim.txt
 resolve pyproject.toml --constraints requirements/dev.txt --output-file requirements/core.txt
+# Tools that ask about the others and share nothing with them.
+resolve requirements/audit.in --output-file requirements/audit.txt
 if grep -nE 'https?://|--(extra-)?index-url|--find-links' requirements/*.txt; then
   echo "error: a lock names an address" >&2
   exit 1
