@@ -16,7 +16,7 @@ from sim.report.compare import compare_reports
 from sim.report.page import write_report
 from sim.report.text import outcome_lines, table_lines
 from sim.scenarios import load_scenario, scenario_names
-from zipnet.errors import ZipnetError
+from zipnet.errors import ConfigError, ZipnetError
 
 if TYPE_CHECKING:
     from sim.model.outcome import Outcome
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help=__doc__,
+    help="Run networks of real processes or in virtual time, set adversaries on them, report.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -50,6 +50,7 @@ def model(
     """
     found: list[Outcome] = []
     names = _names(scenario)
+    _require_writable(report)
     for name in names:
         loaded = load_scenario(name)
         outcome = simulate(loaded, seed, costs=load_costs(costs))
@@ -67,7 +68,24 @@ def model(
 def _names(scenario: str) -> list[str]:
     if not scenario.endswith("*"):
         return [scenario]
-    return [name for name in scenario_names() if name.startswith(scenario[:-1])]
+    found = [name for name in scenario_names() if name.startswith(scenario[:-1])]
+    if not found:
+        raise ConfigError(
+            f"no scenario begins with {scenario[:-1]!r}", hint="see `zipnet-sim scenarios`"
+        )
+    return found
+
+
+def _require_writable(report: Path | None) -> None:
+    """Refuse a report that cannot be written before it has taken its time."""
+    if report is None:
+        return
+    try:
+        report.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--report: {report} cannot be written: {error.strerror}", hint="name another folder"
+        ) from error
 
 
 @app.command()
@@ -104,6 +122,7 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     if aggregators is not None:
         options["aggregators"] = aggregators
     plan = plan_of(loaded, **options)
+    _require_writable(report)
     outcome = run_cluster(plan, typer.echo)
     if report is not None:
         write_report(outcome, report, sweep=loaded if sweep else None)
@@ -133,7 +152,10 @@ def calibrate(
     if out is None:
         typer.echo(text, nl=False)
     else:
-        out.write_text(text)
+        try:
+            out.write_text(text)
+        except OSError as error:
+            raise ConfigError(f"--out: {out} cannot be written: {error.strerror}") from error
 
 
 @app.command()
@@ -152,6 +174,7 @@ def lab(
     from sim.report.text import lab_lines  # noqa: PLC0415
 
     chosen = list(ADVERSARIES) if every or not adversary else adversary
+    _require_writable(report)
     findings = run_lab(chosen, seeds=seeds, mutant=mutant)
     typer.echo("\n".join(lab_lines(findings)))
     if report is not None:
@@ -181,3 +204,7 @@ def main() -> None:
     except ZipnetError as error:
         sys.stderr.write(f"error: {error.message_line}\n")
         raise SystemExit(error.exit_code) from error
+    except OSError as error:  # a report that did not fit on the disk
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"error: {where}{error.strerror}\n")
+        raise SystemExit(1) from error

@@ -28,6 +28,7 @@ __all__ = [
 
 LEADER: Final = "leader"
 FaultKind = Literal["crash", "stop", "partition", "slow", "skew", "rotate"]
+_LEAST_CLIENTS: Final = 2
 _MOST_CLIENTS: Final = 256
 _MOST_AGGREGATORS: Final = 32
 
@@ -77,6 +78,7 @@ class ClusterPlan:
         refused = {
             "cost-only vectors": scenario.vectors != "real",
             "talkers that come and go": scenario.load.talkers + self.moving > scenario.clients,
+            "round with so few clients": scenario.clients < scenario.params.min_participants,
             f"over {_MOST_CLIENTS} clients": self.everybody > _MOST_CLIENTS,
             f"over {_MOST_AGGREGATORS} aggregators": self.aggregators > _MOST_AGGREGATORS,
             "no aggregator": self.aggregators < 1,
@@ -86,7 +88,9 @@ class ClusterPlan:
         if wrong:
             raise ConfigError(
                 f"a cluster of real processes has no {', '.join(wrong)}",
-                hint="run it in virtual time: zipnet-sim model",
+                hint="run it in virtual time: zipnet-sim model"
+                if scenario.clients >= _LEAST_CLIENTS
+                else f"give {_LEAST_CLIENTS} clients or more",
             )
 
     @property
@@ -156,7 +160,8 @@ def adjusted(
     talkers = scenario.load.talkers if clients is None else staying
     params = scenario.params
     changing = scenario.faults or scenario.churn.share
-    least = params.min_participants if changing else max(2, count)
+    waits_for = min(max(_LEAST_CLIENTS, count), _MOST_CLIENTS)  # no plan has more
+    least = params.min_participants if changing else waits_for
     return replace(
         scenario,
         servers=scenario.servers if servers is None else servers,

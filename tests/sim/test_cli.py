@@ -65,8 +65,14 @@ def test_two_reports_are_compared(report: Path) -> None:
 
 
 def test_a_mistake_is_one_line_and_exit_2(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    inside = tmp_path / "file" / "x"
     for words in (
         ("model", "--scenario", "nowhere"),
+        ("model", "--scenario", "nowhere-*"),
+        ("model", "--scenario", "quickstart", "--report", inside),
+        ("run", "--clients", "1"),
+        ("run", "--report", inside),
         ("compare", tmp_path, tmp_path),
         ("lab", "--adversary", "nobody"),
     ):
