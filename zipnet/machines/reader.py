@@ -192,7 +192,8 @@ class ReaderMachine:
         if self._resume is not None and self._expected < self._resume.sequence:
             return self._resume
         oldest = min((places.since for places in self._places.values()), default=self._expected)
-        return Bookmark(self._expected, self._last.hash, oldest)
+        version = self._last.record.content.header.descriptor_version
+        return Bookmark(self._expected, self._last.hash, oldest, int(version))
 
     def step(self, event: RecordArrived, now: float = 0.0) -> list[ReaderEffect]:
         """Take one verified record and return what it tells, in slot order. Time plays no part."""
@@ -212,6 +213,9 @@ class ReaderMachine:
             header = record.record.content.header
             if header.previous_record != (self._resume.record_hash or ZERO_RECORD_HASH):
                 return [RefuseRecord("bookmark", "the log is another one than the bookmark's")]
+            if header.descriptor_version < self._resume.version:
+                text = f"record {record.sequence} is of an older version than the bookmark's"
+                return [RefuseRecord("verification", text)]
         return self._advance(record)
 
     def _on_known(self, record: VerifiedRecord) -> list[ReaderEffect]:

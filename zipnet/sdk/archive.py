@@ -114,7 +114,10 @@ class Archive:
     @property
     def bookmark(self) -> Bookmark | None:
         """Where a reader has to go on; None from the beginning."""
-        return Bookmark(len(self), self.head, len(self)) if len(self) else None
+        if self._last is None:
+            return None
+        version = self._last.record.content.header.descriptor_version
+        return Bookmark(len(self), self._last.hash, len(self), int(version))
 
     @property
     def checkpoint(self) -> VerifiedCheckpoint | None:

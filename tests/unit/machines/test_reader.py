@@ -237,7 +237,31 @@ def test_a_bookmark_of_another_log_is_refused(log: HarnessCommittee) -> None:
     assert effect.reason == "bookmark"
 
 
-@pytest.mark.parametrize("text", ["", "zb1:1:0", "zb1:0:1:" + "00" * 32, "zb1:1:0:00", "x:1:0:00"])
+def test_nothing_of_an_older_version_goes_on_from_a_bookmark(log: HarnessCommittee) -> None:
+    for version, told in ((0, True), (1, True), (2, False)):
+        text = Bookmark(3, log.verified[2].hash, 3, version).to_text()
+        machine = ReaderMachine(resume=Bookmark.from_text(text))
+        effects = machine.step(RecordArrived(log.verified[3]))
+        assert isinstance(effects[-1], Advanced) is told
+        assert isinstance(effects[0], RefuseRecord) is not told
+        made = machine.bookmark
+        assert made is not None
+        assert made.version == (1 if told else version)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "zb1:1:0",
+        "zb1:0:1:" + "00" * 32,
+        "zb1:1:0:00",
+        "x:1:0:00",
+        "zb1:1:0:" + "00" * 32 + ":x",
+        "zb1:1:0:" + "00" * 32 + ":-1",
+        "zb1:1:0:" + "00" * 32 + ":1:2",
+    ],
+)
 def test_what_is_no_bookmark_is_named(text: str) -> None:
     with pytest.raises(ConfigError, match="no bookmark"):
         Bookmark.from_text(text)
