@@ -389,10 +389,13 @@ class Publisher:
                     outcome = await self._send(self._draft(one.message, one.salt), timeout, None)
                 except PublishError as error:
                     outcome = error
-            await self._strike(one.number)
             return outcome
 
-        return list(await asyncio.gather(*(finish(one) for one in stored)))
+        outcomes = list(await asyncio.gather(*(finish(one) for one in stored)))
+        # Not before all have ended: what is struck out and not told yet would be lost by a crash.
+        for one in stored:
+            await self._strike(one.number)
+        return outcomes
 
     async def _store(self, draft: Draft) -> int | None:
         outbox, since = self._outbox, self._next_sequence()

@@ -24,6 +24,8 @@ from zipnet.wire.messages import Kind
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
 
+    from zipnet.sdk.driver import Draft
+
 SECRET = bytes(range(32))
 TEXT = b"canary: not to be lost, not to be doubled"
 ROOT = Path(__file__).parents[3]
@@ -284,3 +286,38 @@ async def test_where_readers_need_a_capability_the_log_is_searched_with_the_publ
                     async with asyncio.timeout(20):
                         (outcome,) = await publisher.recover()
         assert isinstance(outcome, zipnet.Receipt)
+
+
+async def test_an_outcome_nobody_was_told_is_not_struck_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with FakeNetwork("tls") as network:
+        descriptor = network.committee.descriptor
+        with _open(tmp_path / "outbox") as outbox:
+            for text in (b"given up", b"under way"):
+                outbox.put(text, b"salt-is-", None)
+            async with (
+                zipnet.Publisher(descriptor, transport="tls", outbox=outbox) as one,
+                zipnet.Publisher(descriptor, transport="tls") as two,
+            ):
+                await one.when.registered()
+                await two.when.registered()
+                network.keep_running(2)
+                send, ended = one._send, asyncio.Event()
+
+                async def first_fails(draft: Draft, timeout_s: float, told: None) -> object:
+                    if draft.message == b"under way":
+                        await asyncio.Event().wait()
+                    with pytest.raises(zipnet.NotSent) as outcome:
+                        await send(draft, 0.0, told)
+                    asyncio.get_running_loop().call_later(0.2, ended.set)
+                    raise outcome.value
+
+                monkeypatch.setattr(one, "_send", first_fails)
+                recovering = asyncio.create_task(one.recover())
+                async with asyncio.timeout(30):
+                    await ended.wait()
+                recovering.cancel()  # or the process is killed
+                with pytest.raises(asyncio.CancelledError):
+                    await recovering
+            assert [one.message for one in outbox.pending()] == [b"given up", b"under way"]
