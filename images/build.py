@@ -126,6 +126,7 @@ def _config(epoch: int) -> ImageConfig:
         architecture=_ARCHITECTURES.get(machine, machine),
         created=datetime.fromtimestamp(epoch, UTC).isoformat().replace("+00:00", "Z"),
         entrypoint=("/usr/bin/zipnet",),
+        health=("/usr/bin/zipnet", "health", "127.0.0.1:9464"),
         environment=(
             "PATH=/usr/bin",
             "LANG=C.UTF-8",
@@ -134,7 +135,7 @@ def _config(epoch: int) -> ImageConfig:
         ),
         labels={
             "org.opencontainers.image.title": "zipnet",
-            "org.opencontainers.image.description": "Anonymous broadcast node, both roles",
+            "org.opencontainers.image.description": "Anonymous broadcast: nodes and clients",
             "org.opencontainers.image.licenses": "Apache-2.0",
             "org.opencontainers.image.revision": _git("rev-parse", "HEAD") or "unknown",
         },

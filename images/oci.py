@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ImageConfig", "write_layout"]
 
 _MEDIA: Final = "application/vnd.oci.image."
+_SECOND_NS: Final = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class ImageConfig:
         entrypoint: Program and fixed arguments.
         environment: `NAME=value` of the process.
         labels: `org.opencontainers.image.*`.
+        health: Program that exits with 0 where the node lives.
         user: Numeric user and group.
     """
 
@@ -44,6 +46,7 @@ class ImageConfig:
     entrypoint: tuple[str, ...]
     environment: tuple[str, ...]
     labels: Mapping[str, str]
+    health: tuple[str, ...]
     user: str = "65532:65532"
     stop_signal: str = "SIGTERM"
 
@@ -114,6 +117,14 @@ def _configuration(config: ImageConfig, diff_ids: list[str]) -> dict[str, object
             "Entrypoint": list(config.entrypoint),
             "WorkingDir": "/",
             "StopSignal": config.stop_signal,
+            # Beyond OCI's own fields; runtimes that know it use it, the others pass it over.
+            "Healthcheck": {
+                "Test": ["CMD", *config.health],
+                "Interval": _SECOND_NS * 10,
+                "Timeout": _SECOND_NS * 6,
+                "StartPeriod": _SECOND_NS * 30,
+                "Retries": 3,
+            },
             "Labels": dict(config.labels),
         },
         "rootfs": {"type": "layers", "diff_ids": diff_ids},

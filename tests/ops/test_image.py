@@ -232,6 +232,7 @@ def test_the_program_starts_inside(program: str, image: Path) -> None:
 
 
 @pytest.mark.requirement("Z16")
+@pytest.mark.requirement("H5")
 def test_a_client_of_the_image_publishes_and_reads(image: Path, tmp_path: Path) -> None:
     """Clients run the same image as nodes, so theirs is built as repeatably (row Z16)."""
     params = RoundParams(num_slots=16, slot_bytes=256, min_participants=2)
@@ -247,6 +248,10 @@ def test_a_client_of_the_image_publishes_and_reads(image: Path, tmp_path: Path) 
         assert sent.returncode == 0, sent.stdout
         read = _inside(image, "/usr/bin/zipnet", "read", *client, also=where)
         assert "from the image" in read.stdout
+        metrics = f"127.0.0.1:{network.nodes['s0'].wait_ready()['metrics_port']}"
+        assert _inside(image, "/usr/bin/zipnet", "health", metrics, also=where).returncode == 0
+        network.nodes["s0"].stop()
+        assert _inside(image, "/usr/bin/zipnet", "health", metrics, also=where).returncode == 1
     finally:
         network.close()
 
@@ -257,6 +262,8 @@ def test_the_configuration_names_an_unprivileged_user_and_no_secret(image: Path)
     assert settings["User"] == "65532:65532"
     assert settings["Entrypoint"] == ["/usr/bin/zipnet"]
     assert settings["StopSignal"] == "SIGTERM"
+    check = settings["Healthcheck"]["Test"]
+    assert check == ["CMD", "/usr/bin/zipnet", "health", "127.0.0.1:9464"]
     ours = {entry.partition("=")[0] for entry in settings["Env"] if entry.startswith("ZIPNET_")}
     assert ours <= {"ZIPNET_BUILD_COMMIT", "ZIPNET_BUILD_TIME", "ZIPNET_INPUTS_TIME"}
     assert set(settings["Labels"]) >= {
@@ -295,7 +302,8 @@ def test_the_same_root_filesystem_gives_the_same_bytes(tmp_path: Path) -> None:
             os.utime(rootfs / "usr/bin" / name, (turn, turn))
         script = (
             "import pathlib, sys; sys.path.insert(0, 'images'); import oci\n"
-            "config = oci.ImageConfig('amd64', '2026-01-01T00:00:00Z', ('/usr/bin/a',), (), {})\n"
+            "config = oci.ImageConfig("
+            "'amd64', '2026-01-01T00:00:00Z', ('/usr/bin/a',), (), {}, ('/usr/bin/b',))\n"
             "root, target = map(pathlib.Path, sys.argv[1:])\n"
             "print(oci.write_layout(root, target, config, layer_of=lambda path: path.endswith('b'),"
             " layers=2, epoch=7, tag='t'))\n"

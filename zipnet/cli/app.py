@@ -34,6 +34,7 @@ VERBS = {
     "descriptor": "zipnet.cli.descriptor",
     "config": "zipnet.cli.config",
     "check": "zipnet.cli.check",
+    "health": "zipnet.cli.health",
     "safe-mode": "zipnet.cli.safe_mode",
     "audit": "zipnet.cli.audit",
     "archive": "zipnet.cli.archive",
