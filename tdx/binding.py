@@ -21,7 +21,7 @@ from enum import StrEnum
 from hashlib import sha512
 from typing import TYPE_CHECKING
 
-from tdx.errors import Check, PolicyError, QuoteError
+from tdx.errors import Check, PolicyError, QuoteError, moment
 
 if TYPE_CHECKING:
     from tdx.collateral import Bundle
@@ -220,8 +220,8 @@ def _check_window(ticket: Ticket, now: int, max_lifetime_s: int) -> None:
     if not ticket.not_before - MAX_CLOCK_SKEW_S <= now <= ticket.not_after:
         raise QuoteError(
             Check.BINDING_WINDOW,
-            f"the window holds {now}",
-            value=f"{ticket.not_before} to {ticket.not_after}",
+            f"the window holds {moment(now)}",
+            value=f"{moment(ticket.not_before)} to {moment(ticket.not_after)}",
         )
 
 

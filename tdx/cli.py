@@ -40,6 +40,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 _MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -196,6 +198,7 @@ emulate = typer.Typer(
     help="Emulate TDX where there is none. Nothing here is ever accepted by tdx verify.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 app.add_typer(emulate, name="emulate")
 

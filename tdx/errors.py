@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ __all__ = [
     "PolicyError",
     "QuoteError",
     "TdxError",
+    "moment",
 ]
 
 
@@ -134,12 +136,20 @@ class TdxError(Exception):
         self.hint = hint
 
 
+def moment(seconds: int) -> str:
+    """Return seconds since 1970 as people read them, for errors; as a number where no date fits."""
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (OverflowError, OSError, ValueError):
+        return str(seconds)
+
+
 class QuoteError(TdxError):
     """A quote, or the collateral it is judged by, fails a check.
 
     Args:
         check: The check that failed.
-        message: What was expected, in one line.
+        message: What was expected, in one line that goes on from "expected that".
         value: What was found, short enough to log.
         status: TCB status, once steps 1 to 12 have established one (a policy refused it then).
         advisories: Advisory ids that come with ``status``.
@@ -157,7 +167,7 @@ class QuoteError(TdxError):
         advisories: tuple[str, ...] = (),
     ) -> None:
         found = "" if value is None else f" (found {_shorten(str(value))})"
-        super().__init__(f"{check}: {message}{found}")
+        super().__init__(f"{check}: expected that {message}{found}")
         self.check = check
         self.value = value
         self.status = status

@@ -83,7 +83,9 @@ def parse_tdvf(image: bytes) -> tuple[Section, ...]:
 def _descriptor_offset(image: bytes) -> int:
     footer = len(image) - _TABLE_END - 16
     if footer < _ENTRY_BYTES or image[footer : footer + 16] != _FOOTER:
-        raise ImageError("the image ends with a table of GUIDs", hint="is it an OVMF image?")
+        raise ImageError(
+            "the image does not end with a table of GUIDs", hint="is it an OVMF image?"
+        )
     (size,) = struct.unpack_from("<H", image, footer - 2)
     # The table's size counts its footer entry; entries are read from the end towards the start.
     first, at = len(image) - _TABLE_END - size, footer - 2

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtensionOID, NameOID
 
-from tdx.errors import Check, QuoteError
+from tdx.errors import Check, QuoteError, moment
 from tdx.quote import SGX_EXTENSION_OID
 from tdx.quote.der import raw_elements
 from tdx.verify.signatures import check_der_signature
@@ -242,8 +242,8 @@ def check_time(certificate: Certificate, now: int) -> None:
     if not certificate.not_before <= now <= certificate.not_after:
         raise QuoteError(
             Check.CERTIFICATE_TIME,
-            f"{certificate.common_name} is valid at {now}",
-            value=f"{certificate.not_before} to {certificate.not_after}",
+            f"{certificate.common_name} is valid at {moment(now)}",
+            value=f"{moment(certificate.not_before)} to {moment(certificate.not_after)}",
         )
 
 

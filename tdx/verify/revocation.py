@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtensionOID
 
-from tdx.errors import Check, QuoteError
+from tdx.errors import Check, QuoteError, moment
 from tdx.quote.der import raw_elements
 from tdx.verify.certificates import FOREIGN_ERRORS, Certificate
 from tdx.verify.signatures import check_der_signature
@@ -128,7 +128,7 @@ def check_list(
     if not form.issued_at <= now <= form.next_update:
         raise QuoteError(
             time_check,
-            f"the CRL is valid at {now}",
-            value=f"{form.issued_at} to {form.next_update}",
+            f"the CRL is valid at {moment(now)}",
+            value=f"{moment(form.issued_at)} to {moment(form.next_update)}",
         )
     return RevocationList(form.number, form.issued_at, form.next_update, form.entries)

@@ -18,7 +18,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from tdx.collateral import MAX_BUNDLE_BYTES, Level
-from tdx.errors import Check, PolicyError, QuoteError
+from tdx.errors import Check, PolicyError, QuoteError, moment
 from tdx.policy import Assessment, Policy
 from tdx.quote import PCK_CHAIN_PEM, PckExtension, Quote, parse_pck_extension, parse_quote
 from tdx.trust import (
@@ -284,7 +284,11 @@ def _check_report_data(parsed: Quote, expected: bytes | None) -> None:
 
 def _check_window(issued_at: int, next_update: int, now: int, check: Check) -> None:
     if not issued_at <= now <= next_update:
-        raise QuoteError(check, f"valid at {now}", value=f"{issued_at} to {next_update}")
+        raise QuoteError(
+            check,
+            f"it is valid at {moment(now)}",
+            value=f"{moment(issued_at)} to {moment(next_update)}",
+        )
 
 
 def _masked(found: bytes, mask: bytes, expected: bytes) -> bool:

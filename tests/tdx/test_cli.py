@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tdx.cli import main
+from tdx.errors import Check, QuoteError, moment
 from tests.tdx import vectors
 from tests.tdx.test_vectors import PAIRS, Pair
 
@@ -164,6 +165,16 @@ def test_usage_errors_exit_2_without_a_traceback(title: str) -> None:
         done = run("verify", "-", "--collateral", collateral, "--at", "soon")
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
+
+
+def test_a_rejection_says_what_was_expected_and_shows_moments_as_dates() -> None:
+    error = QuoteError(Check.PCK_CRL_TIME, f"the CRL is valid at {moment(0)}", value=moment(60))
+    assert str(error) == (
+        "pck_crl_time: expected that the CRL is valid at 1970-01-01T00:00:00Z "
+        "(found 1970-01-01T00:01:00Z)"
+    )
+    assert moment(1 << 80) == str(1 << 80), "what is no date stays what it is"
+    assert b"-h" in run("verify", "-h").stdout
 
 
 def test_a_broken_policy_or_report_data_exits_2(tmp_path: Path) -> None:
