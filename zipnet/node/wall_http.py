@@ -9,7 +9,8 @@ Rules:
    gateway's names, is the handler's.
 2. A refusal is JSON: ``{"error": code, "text": …}`` and, where waiting helps, ``retry_after`` and
    the header ``Retry-After``. A path that does not exist is refused like any other, with 404.
-3. A body is bounded before a handler sees it, in bytes and in the time it may take; a parameter of
+3. Requests that may last, such as one that publishes, take half of a port at most.
+4. A body is bounded before a handler sees it, in bytes and in the time it may take; a parameter of
    the query that the route does not know is refused.
 """
 
@@ -60,7 +61,8 @@ def walled_application(
         LocalProtocolError: When a route has no policy.
     """
     wall.require(routes)
-    in_flight = 0
+    # All requests in progress, and those of them that last.
+    in_flight = {False: 0, True: 0}
 
     async def refuse(_request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else _NOT_FOUND
@@ -74,13 +76,15 @@ def walled_application(
         return answer
 
     def endpoint(route: str, handler: HttpHandler) -> HttpHandler:
-        known = POLICIES[wall.service][route].query
+        policy = POLICIES[wall.service][route]
+        counted = (False, True) if policy.lasting else (False,)
+        most = {False: wall.parts.bounds.in_flight, True: max(wall.parts.bounds.in_flight // 2, 1)}
 
         async def walled(request: Request) -> Response:
-            nonlocal in_flight
-            in_flight += 1
+            for kind in counted:
+                in_flight[kind] += 1
             try:
-                if in_flight > wall.parts.bounds.in_flight:
+                if any(in_flight[kind] > most[kind] for kind in counted):
                     wall.count("overloaded")
                     raise refusal("overloaded")
                 answer = await wall.pass_through(
@@ -88,12 +92,13 @@ def walled_application(
                     route,
                     _length_of(request),
                     lambda: handler(request),
-                    authorize=lambda: _require_known(request, known),
+                    authorize=lambda: _require_known(request, policy.query),
                 )
             except AdmissionError as error:
                 answer = refused_response(error)
             finally:
-                in_flight -= 1
+                for kind in counted:
+                    in_flight[kind] -= 1
             return finish(answer)
 
         return walled

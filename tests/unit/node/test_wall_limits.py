@@ -560,3 +560,36 @@ async def test_a_second_http_request_that_does_not_arrive_is_cut_off_too() -> No
         writer.write(b"GET /healthz HTTP/1.1\r\nHo")
         assert await reader.read() == b""
         writer.close()
+
+
+async def test_requests_that_last_leave_half_of_a_port_to_those_that_do_not() -> None:
+    metrics = NodeMetrics(CollectorRegistry(), instance="acme.test", role="gateway")
+    wall = Wall(Service.GATEWAY, WallParts(metrics, bounds=replace(DEFAULT_BOUNDS, in_flight=4)))
+    release, running = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def publish(_request: Request) -> Response:
+        running.release()
+        await release.wait()
+        return PlainTextResponse("published")
+
+    async def healthz(_request: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    table = {"POST /v1/publish": publish, "GET /healthz": healthz}
+    server = await serve_application(
+        "127.0.0.1", 0, walled_application(wall, table), setting="METRICS"
+    )
+    post = "POST /v1/publish HTTP/1.1\r\nContent-Length: 0"
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            asked = [asyncio.create_task(_ask(server.port, post)) for _ in range(2)]
+            await running.acquire()
+            await running.acquire()
+            # Whoever publishes may wait for minutes, and have any number of such requests.
+            assert '"error":"overloaded"' in await _ask(server.port, post)
+            assert (await _ask(server.port, "GET /healthz HTTP/1.1")).split()[1] == "200"
+            release.set()
+            assert all("published" in answer for answer in await asyncio.gather(*asked))
+            assert "published" in await _ask(server.port, post)
+    finally:
+        await server.close()
