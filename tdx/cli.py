@@ -218,13 +218,18 @@ def emulate_serve(
     from tdx.emulator import Emulator, QuoteService
 
     emulator = Emulator(now=int(time.time()))
-    _write_authority(out, emulator.root_der, emulator.bundle())
+    _make_folder(out)
     try:
         service = QuoteService(emulator, socket, version=quote_version)
     except OSError as error:
-        raise PolicyError(f"{socket} cannot be bound: {error.strerror}") from error
+        raise PolicyError(
+            f"{socket} cannot be bound: {error.strerror}",
+            hint="remove it where no other emulator answers on it, or name another",
+        ) from error
     signal.signal(signal.SIGTERM, _interrupt)
     with service:
+        # Not before: where another emulator has the socket, its files stay as they are.
+        _write_authority(out, emulator.root_der, emulator.bundle())
         typer.echo(f"EMULATED, NOT INTEL: quoting on {socket}", err=True)
         with suppress(KeyboardInterrupt):
             service.serve_forever()
@@ -363,9 +368,16 @@ def _describe(quote: Quote) -> dict[str, object]:
     return fields
 
 
-def _write_authority(out: Path, root_der: bytes, bundle: Bundle) -> None:
+def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PolicyError(f"{out} cannot be written: {error.strerror}") from error
+
+
+def _write_authority(out: Path, root_der: bytes, bundle: Bundle) -> None:
+    _make_folder(out)
+    try:
         (out / "root.der").write_bytes(root_der)
         (out / "collateral.json").write_text(bundle.to_json())
     except OSError as error:

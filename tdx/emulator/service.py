@@ -40,13 +40,20 @@ class QuoteService(socketserver.ThreadingUnixStreamServer):
         self.emulator = emulator
         self.version = version
         self._path = path
+        self._bound = False
         super().__init__(str(path), _Handler)
         path.chmod(0o600)
 
+    def server_bind(self) -> None:
+        """Make the socket."""
+        super().server_bind()
+        self._bound = True
+
     def server_close(self) -> None:
-        """Close the socket and remove it."""
+        """Close the socket and remove it, unless it is another process's."""
         super().server_close()
-        self._path.unlink(missing_ok=True)
+        if self._bound:
+            self._path.unlink(missing_ok=True)
 
     def answer(self, request: bytes) -> bytes:
         """Return the response to one message without its length prefix."""

@@ -350,6 +350,9 @@ def test_the_served_emulator_answers_until_it_is_told_to_stop(tmp_path: Path) ->
         try:
             assert process.stderr is not None
             assert b"NOT INTEL" in process.stderr.readline()
+            second = run("emulate", "serve", "--socket", path, "--out", out)
+            assert second.returncode == 2
+            assert b"Address already in use" in second.stderr
             quote = QgsSource(emulated_report(A, RTMR), connect_unix(path)).quote(REPORT_DATA)
             (tmp_path / "quote").write_bytes(quote)
             done = run(
