@@ -26,6 +26,8 @@ PYTEST_ARGS ?=
 .PHONY: demo
 demo: $(VENV)/.node ## Run the network on loopback: MESSAGES=/path/to/file takes any text file, TDX=emulated gates every bond, KEEP=1 stays up
 ifdef KEEP
+	@test "$(TDX) $(MESSAGES)" = "off examples/messages.txt" || { \
+	  echo "error: KEEP=1 goes without TDX and MESSAGES: what stays up is not attested, and you publish" >&2; exit 2; }
 	@$(PY) -m examples.stay
 else
 	@$(PY) -m examples.demo --messages "$(MESSAGES)" --tdx "$(TDX)"

@@ -167,9 +167,12 @@ class Network:
         return process
 
     def complaint(self, name: str) -> str:
-        """Return the last thing a process said on standard error."""
+        """Return the last thing a process said on standard error, or what ended it."""
         text = (self.folder / f"{name}.err").read_text(errors="replace").strip()
-        return text.splitlines()[-1] if text else "it said nothing"
+        if text:
+            return text.splitlines()[-1]
+        code = self.processes[name].returncode if name in self.processes else None
+        return "it said nothing" if code is None or code >= 0 else f"killed by signal {-code}"
 
     async def stop_all(self) -> None:
         """Stop every process: politely first, then for good."""

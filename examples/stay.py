@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import shutil
 import signal
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from examples.demo import DemoError, Network, drain, make_keys, say, start_nodes
 from zipnet.errors import ZipnetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 COVERS = 4
 DESCRIPTOR = Path("out") / "demo.toml"
@@ -80,6 +86,28 @@ async def run(folder: Path, shown: Path) -> int:
     return 0
 
 
+@contextmanager
+def alone(descriptor: Path) -> Iterator[None]:
+    """Have a descriptor's file to oneself, and remove it in the end.
+
+    Raises:
+        DemoError: When another network that is up keeps its descriptor there.
+    """
+    descriptor.parent.mkdir(parents=True, exist_ok=True)
+    with descriptor.with_name(f".{descriptor.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoError(
+                f"a network that is up keeps its descriptor in {descriptor}; "
+                "end that one, or name another file with --descriptor"
+            ) from None
+        try:
+            yield
+        finally:
+            descriptor.unlink(missing_ok=True)
+
+
 def main() -> int:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="stay", description=__doc__.split("\n", 1)[0])
@@ -87,15 +115,15 @@ def main() -> int:
         "--descriptor", type=Path, default=DESCRIPTOR, help="where to put the descriptor"
     )
     options = parser.parse_args()
-    options.descriptor.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix="zipnet-demo-") as folder:
+        with (
+            alone(options.descriptor),
+            tempfile.TemporaryDirectory(prefix="zipnet-demo-") as folder,
+        ):
             return asyncio.run(run(Path(folder), options.descriptor))
     except (DemoError, ZipnetError, OSError) as error:
         print(f"demo failed: {error}", file=sys.stderr)
         return 1
-    finally:
-        options.descriptor.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

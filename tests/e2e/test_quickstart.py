@@ -67,6 +67,22 @@ def test_the_readmes_five_lines_are_the_quickstarts() -> None:
     assert readme_lines() == without_docstring
 
 
+def test_a_second_network_leaves_the_firsts_descriptor_alone(descriptor: Path) -> None:
+    before = descriptor.read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.stay", "--descriptor", str(descriptor)],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "a network that is up keeps its descriptor" in done.stderr
+    assert descriptor.read_bytes() == before
+
+
 def test_the_quickstart_publishes_and_prints_its_receipt(descriptor: Path) -> None:
     done = subprocess.run(
         [sys.executable, "examples/quickstart.py", str(descriptor)],
