@@ -48,6 +48,9 @@ def aggregator(
     profile: Annotated[str | None, typer.Option(help="development or production.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    config_key: Annotated[
+        Path | None, typer.Option(help="Public file of who must have signed that file.")
+    ] = None,
     committee_secret_file: Annotated[
         Path | None, typer.Option(hidden=True, help="Refused: an aggregator never holds it.")
     ] = None,
@@ -71,6 +74,7 @@ def aggregator(
         "fold_deadline": fold_deadline,
         "profile": profile,
         "log_level": log_level,
+        "config_key": config_key,
     }
     settings = load_aggregator(flags, os.environ, config)
     run_service(

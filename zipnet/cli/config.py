@@ -13,7 +13,7 @@ from zipnet.cli import output
 from zipnet.cli.app import new_app
 from zipnet.errors import ConfigError
 from zipnet.protocol.ids import format_peer_id
-from zipnet.settings import load_aggregator, load_client, load_server
+from zipnet.settings import load_aggregator, load_client, load_gateway, load_server
 from zipnet.settings.bounded import read_bounded
 from zipnet.settings.keycustody import signer
 from zipnet.settings.keyfiles import write_over
@@ -32,12 +32,14 @@ class Role(StrEnum):
     SERVER = "server"
     AGGREGATOR = "aggregator"
     CLIENT = "client"
+    GATEWAY = "gateway"
 
 
 _LOADERS = {
     Role.SERVER: load_server,
     Role.AGGREGATOR: load_aggregator,
     Role.CLIENT: load_client,
+    Role.GATEWAY: load_gateway,
 }
 
 _Role = Annotated[Role, typer.Option(help="Whose settings.", show_default=False)]

@@ -65,6 +65,9 @@ def gateway(
         Path | None, typer.Option("--token", help="Capability, where the nodes ask for one.")
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")] = None,
+    config_key: Annotated[
+        Path | None, typer.Option(help="Public file of who must have signed that file.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on the way.")] = False,
 ) -> None:
     """Serve verified broadcasts as JSON and events, and a page that shows rounds as they happen.
@@ -86,6 +89,7 @@ def gateway(
         "gateway": None if listen is None else _endpoint(listen),
         "read_only": True if read_only else None,
         "proxy": proxy,
+        "config_key": config_key,
         "allow_public_gateway": public,
         "allow_publishing_for_others": publish_for_others,
     }

@@ -73,12 +73,13 @@ def _settings() -> str:
     return f"""{_HEAD}
 # Settings
 
-Every setting has one name in four places: a flag (`--round-period`), an environment variable
-(`ZIPNET_ROUND_PERIOD`) and a key of the TOML file given with `--config` (`round_period`) — in this
-order of strength — and, where it says so, a default or the descriptor's value. An empty environment
-variable counts as unset. Relative paths in the file are relative to the file's folder. Unknown keys
-of the file are refused. `zipnet config show` prints what took effect and where it came from;
-`zipnet config check` exits with 2 and one line when a role could not start.
+Every setting has one name in four places: a flag (`--round-period`, where the program has it:
+`--help`), an environment variable (`ZIPNET_ROUND_PERIOD`) and a key of the TOML file given with
+`--config` (`round_period`) — in this order of strength — and, where it says so, a default or the
+descriptor's value. An empty environment variable counts as unset. Relative paths in the file are
+relative to the file's folder. Unknown keys of the file are refused; a variable that is spelt almost
+like a setting is warned of, and refused by production. `zipnet config show` prints what took effect
+and where it came from; `zipnet config check` exits with 2 and one line when a role could not start.
 
 {_settings_table()}
 ## Secrets
@@ -93,6 +94,10 @@ Each is taken from the first of
 3. the systemd credential `$CREDENTIALS_DIRECTORY/zipnet-secret` (`zipnet-committee-secret`),
 4. the key `secret_file` or `secret_program` (`committee_secret_…`) of the TOML file; the latter is
    a list: the program's full path and its arguments.
+
+`NEXT_COMMITTEE_SECRET` is the one that is to take the place of the committee secret in a rotation:
+`….next` beside the committee secret's file, or `next_committee_secret_file`, which a running server
+reads once it is there; the credential `zipnet-next-committee-secret` from the next start on.
 
 A secret itself is refused in a flag and in the TOML file. Files are those `zipnet keygen` writes,
 and a program prints what is in them. It runs once, while settings are loaded, without a shell and

@@ -54,6 +54,9 @@ def server(
         str | None, typer.Option(help="Pinned operator of the descriptor.", metavar="PEER-ID")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    config_key: Annotated[
+        Path | None, typer.Option(help="Public file of who must have signed that file.")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Run a committee server until SIGTERM or Ctrl-C."""
@@ -78,6 +81,7 @@ def server(
         "profile": profile,
         "operator": operator,
         "log_level": log_level,
+        "config_key": config_key,
     }
     settings = load_server(flags, os.environ, config)
     run_service("zipnet-server", "server", settings, lambda stop: run_server(settings, stop))

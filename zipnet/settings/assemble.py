@@ -156,8 +156,14 @@ class Assembly(Generic[_Input]):
 
     @property
     def effective(self) -> tuple[Effective, ...]:
-        """Every setting picked so far, with its origin."""
-        return tuple(self._effective)
+        """Every setting picked so far, with its origin, and whatever else was given."""
+        picked = {item.name for item in self._effective}
+        rest = [
+            Effective(name.upper(), _shown(value), self._origin_of(name))
+            for name, value in self.given
+            if value is not None and name.upper() not in picked
+        ]
+        return (*self._effective, *rest)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -387,6 +393,10 @@ class Assembly(Generic[_Input]):
             if self.is_production:
                 raise ConfigError(f"{problem}, which production refuses", hint="unset it")
             self.warn(f"{problem} — unset it")
+        for line in self._sources.mistyped():
+            if self.is_production:
+                raise ConfigError(line, hint="correct its name, or unset it")
+            self.warn(f"{line} — correct its name, or unset it")
 
     def _operator(self) -> PeerId | None:
         operator = self.given.operator

@@ -259,7 +259,7 @@ class NodeInput(CommonInput):
         "Collector on this machine that traces go to, by OTLP over HTTP; none are sent when unset.",
         "write host:port on loopback, such as 127.0.0.1:4318",
     )
-    trace_file: Path | None = _field(
+    trace_file: _Path | None = _field(
         "File that traces go to, as OTLP in JSON lines; none are made when unset.",
         "write a file the node's user may write",
     )

@@ -9,6 +9,8 @@ Rules:
    itself is refused in a file and as a flag; both are too easily read by others.
 4. Relative paths in the file are relative to the file's folder.
 5. Where a key is named, the file must be signed with it before anything of it is used.
+6. A variable that is no setting and is spelt almost like one is a mistake; others with our prefix
+   are not ours to judge.
 """
 
 from __future__ import annotations
@@ -29,7 +31,15 @@ from pydantic_settings import (
 
 from zipnet.errors import ConfigError
 from zipnet.settings.bounded import read_bounded
-from zipnet.settings.model import BaseInput, fix_of
+from zipnet.settings.model import (
+    AggregatorInput,
+    BaseInput,
+    ClientInput,
+    GatewayInput,
+    MicroInput,
+    ServerInput,
+    fix_of,
+)
 from zipnet.settings.signedfile import require_signed_file
 
 if TYPE_CHECKING:
@@ -55,12 +65,14 @@ _PATH_KEYS = (
     "next_committee_secret_file",
     "admin",
     "token",
+    "trace_file",
     "tdx_collateral",
     "tdx_policy",
     "tdx_emulator",
 )
 _CONFIG_KEY = "config_key"
 _ENV_PREFIX = "ZIPNET_"
+_ALMOST = 0.8
 
 _Input = TypeVar("_Input", bound=BaseInput)
 
@@ -138,6 +150,21 @@ class Sources:
         if name in self.table:
             return f"file {self.config}"
         return None
+
+    def mistyped(self) -> list[str]:
+        """Return what is wrong with variables that look like settings of some role (rule 6)."""
+        models = (ServerInput, AggregatorInput, ClientInput, GatewayInput, MicroInput)
+        known = {name for model in models for name in model.model_fields}
+        known |= {*SECRET_NAMES, *_secret_keys()}
+        found = []
+        for variable in sorted(self.environ):
+            name = variable.removeprefix(_ENV_PREFIX).lower()
+            if not variable.startswith(_ENV_PREFIX) or name in known:
+                continue
+            near = difflib.get_close_matches(name, known, n=1, cutoff=_ALMOST)
+            if near:
+                found.append(f"{variable} is no setting: {_ENV_PREFIX}{near[0].upper()} is one")
+        return found
 
     def read(self, model: type[_Input]) -> _Input:
         """Validate all settings of a role.

@@ -22,6 +22,14 @@ from zipnet.settings import (
     load_server,
 )
 from zipnet.settings.keyfiles import create_secret_file
+from zipnet.settings.model import (
+    AggregatorInput,
+    ClientInput,
+    GatewayInput,
+    MicroInput,
+    ServerInput,
+)
+from zipnet.settings.sources import parse_table
 from zipnet.settings.values import ALLOW_FEW_PARTICIPANTS, ALLOW_PUBLIC_METRICS
 
 CANARY = "canary-value-5d1c"
@@ -386,6 +394,34 @@ def test_production_refuses_to_log_traffic_keys(files: InstanceFiles) -> None:
     environ = _FEW | {"SSLKEYLOGFILE": "/tmp/keys"}
     assert "SSLKEYLOGFILE" in _refusal(lambda: _server(files, environ, profile="production"))
     assert any("SSLKEYLOGFILE" in line for line in _server(files, environ).warnings)
+
+
+def test_a_variable_spelt_almost_like_a_setting_is_told_and_production_refuses_it(
+    files: InstanceFiles,
+) -> None:
+    environ = _FEW | {"ZIPNET_MIN_PARTICIPNTS": "20", "ZIPNET_SIM_LIVE": "1", "PATH": "/bin"}
+    line = _refusal(lambda: _server(files, environ, profile="production"))
+    assert line.startswith("ZIPNET_MIN_PARTICIPNTS is no setting: ZIPNET_MIN_PARTICIPANTS is one")
+    (warned,) = (line for line in _server(files, environ).warnings if "no setting" in line)
+    assert "MIN_PARTICIPNTS" in warned
+
+
+def test_whatever_is_given_is_shown_also_what_a_role_does_not_use_now(files: InstanceFiles) -> None:
+    environ = {"ZIPNET_TDX_SECOND_OPINION": "yes", "ZIPNET_ALLOW_PUBLIC_METRICS": "no sentence"}
+    shown = {item.name: item for item in _server(files, environ).effective}
+    assert shown["TDX_SECOND_OPINION"].value == "yes"
+    assert shown["ALLOW_PUBLIC_METRICS"].origin == "environment ZIPNET_ALLOW_PUBLIC_METRICS"
+    assert len(shown) == len(_server(files, environ).effective), "each once"
+
+
+def test_every_setting_that_is_a_file_is_relative_to_the_settings_file() -> None:
+    for model in (ServerInput, AggregatorInput, ClientInput, GatewayInput, MicroInput):
+        files = {name for name, field in model.model_fields.items() if "Path" in str(field)}
+        files -= {"config_key"}  # never given by the file
+        given = "\n".join(f'{name} = "a"' for name in files)
+        table = parse_table(Path("/etc/zipnet/acme.toml"), given.encode())
+        assert files, model
+        assert set(table.values()) == {"/etc/zipnet/a"}, (model, table)
 
 
 # -- names, descriptor, values -------------------------------------------------------------------
