@@ -274,6 +274,23 @@ def test_a_flipped_byte_on_disk_is_named(shell: Shell, folder: Path) -> None:
     assert "record" in err
 
 
+def test_an_archive_is_judged_by_the_descriptor_at_the_time_that_is_named(
+    shell: Shell, folder: Path, tmp_path: Path
+) -> None:
+    """An instance ends, and what was signed while it lived can be verified all the same."""
+    valid, expired = ("--at", "2099-12-31T23:59:59Z"), ("--at", "2100-01-01")
+    for words in (
+        ("verify", folder),
+        ("export", folder, "--out", tmp_path / "range"),
+        ("verify", tmp_path / "range"),
+        ("restore", tmp_path / "again", tmp_path / "range"),
+    ):
+        code, _, err = shell(*map(str, words), *expired)
+        assert code == 2
+        assert "descriptor expired" in err
+        assert shell(*map(str, words), *valid)[0] == 0
+
+
 def test_a_full_disk_leaves_no_part_of_a_range(shell: Shell, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "range"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -262,6 +262,9 @@ class TestRefusals:
             (("publish", "--message", "a", "--state", "somewhere"), "no SECRET"),
             (("read", "--records-dir", "/does/not/exist"), "not a folder"),
             (("read", "--records-dir", "/tmp", "--follow"), "exclude each other"),
+            (("read", "--records-dir", "/usr"), "holds no records"),
+            (("read", "--at", "2026-01-31"), "--at is for --records-dir"),
+            (("read", "--records-dir", "/tmp", "--at", "soon"), "--at is no time"),
         ],
     )
     def test_what_cannot_be_used_is_one_line_and_exit_2(

@@ -16,7 +16,7 @@ import typer
 
 from zipnet.cli import output
 from zipnet.cli.app import new_app
-from zipnet.cli.lines import Notes
+from zipnet.cli.lines import Notes, time_of
 from zipnet.errors import ConfigError, VerificationError, ZipnetError
 from zipnet.ledger.ranges import MAX_LINE_BYTES
 from zipnet.settings import load_client
@@ -44,13 +44,21 @@ _Operator = Annotated[
     str | None, typer.Option("--operator", help="Peer id the descriptor must be signed by.")
 ]
 _Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")]
+_At = Annotated[
+    str | None,
+    typer.Option("--at", help="Judge the descriptor's validity at this time; now without."),
+]
 
 
 def _settings(
-    descriptor: Path | None, operator: str | None, config: Path | None, **more: object
+    descriptor: Path | None,
+    operator: str | None,
+    config: Path | None,
+    at: str | None = None,
+    **more: object,
 ) -> ClientSettings:
     flags = {"descriptor": descriptor, "operator": operator, **more}
-    settings = load_client(flags, os.environ, config)
+    settings = load_client(flags, os.environ, config, now=time_of(at))
     for warning in settings.warnings:
         output.note(f"warning: {warning}")
     return settings
@@ -191,16 +199,18 @@ def verify(
         typer.Option("--extends", help="SIZE:ROOT an earlier verification printed."),
     ] = None,
     operator: _Operator = None,
+    at: _At = None,
     config: _Config = None,
 ) -> None:
     """Verify every signature and the chain of records, with the descriptor and nothing else.
 
     Prints the root of the tree over all records of an archive: two people who see the same root
-    have the same log, and --extends proves that it grew out of one seen before.
+    have the same log, and --extends proves that it grew out of one seen before. Where the
+    descriptor has expired, --at a time of its validity says what was signed until then.
     """
     from zipnet.sdk.archive import Archive, verify_range
 
-    settings = _settings(descriptor, operator, config)
+    settings = _settings(descriptor, operator, config, at)
     if source.is_dir():
         with Archive(source, settings.descriptor, readonly=True) as archive:
             tree = archive.verify()
@@ -231,6 +241,7 @@ def tiles(
     descriptor: _Descriptor = None,
     out: Annotated[Path | None, typer.Option("--out", help="New folder of the files.")] = None,
     operator: _Operator = None,
+    at: _At = None,
     config: _Config = None,
 ) -> None:
     """Write the archive as a static transparency log (c2sp.org/tlog-tiles), for any web server.
@@ -243,7 +254,7 @@ def tiles(
 
     if out is None or out.exists():
         raise ConfigError("--out names no new folder", hint="name one that does not exist yet")
-    settings = _settings(descriptor, operator, config)
+    settings = _settings(descriptor, operator, config, at)
     with Archive(folder, settings.descriptor, readonly=True) as archive:
         try:
             _write_folder(out, archive.tiles())
@@ -288,6 +299,7 @@ def export(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")] = 1
     << 40,
     operator: _Operator = None,
+    at: _At = None,
     config: _Config = None,
 ) -> None:
     """Write a range of records that proves itself to whoever has the descriptor."""
@@ -295,7 +307,7 @@ def export(
 
     if out is None:
         raise ConfigError("--out is missing", hint="name the file to write")
-    settings = _settings(descriptor, operator, config)
+    settings = _settings(descriptor, operator, config, at)
     with Archive(folder, settings.descriptor, readonly=True) as archive:
         output.write_whole(out, archive.export(first, limit))
     output.data(f"exported to {out}")
@@ -307,12 +319,13 @@ def restore(
     ranges: Annotated[list[Path], typer.Argument(help="Exported ranges, in their order.")],
     descriptor: _Descriptor = None,
     operator: _Operator = None,
+    at: _At = None,
     config: _Config = None,
 ) -> None:
     """Verify exported ranges and store what extends the archive."""
     from zipnet.sdk.archive import Archive
 
-    settings = _settings(descriptor, operator, config)
+    settings = _settings(descriptor, operator, config, at)
     with Archive(folder, settings.descriptor) as archive:
         count = sum(archive.restore(_lines(path)) for path in ranges)
         output.data(f"restored {count} records, {len(archive)} in all, head {archive.head.hex()}")

@@ -11,7 +11,7 @@ import typer
 
 from zipnet.cli import output, versions
 from zipnet.cli.app import new_app
-from zipnet.cli.lines import printable
+from zipnet.cli.lines import printable, time_of
 from zipnet.errors import ConfigError
 from zipnet.protocol.attestation import AttestationMode, AttestationTerms, Gate
 from zipnet.protocol.descriptor import (
@@ -209,7 +209,7 @@ def verify(
 ) -> None:
     """Check signature and validity; exit code 2 when the descriptor cannot be trusted."""
     expected = None if operator is None else parse_peer_id(operator)
-    trusted = read_descriptor(file, now=_time(at), operator=expected)
+    trusted = read_descriptor(file, now=time_of(at), operator=expected)
     descriptor = trusted.descriptor
     signer = format_peer_id(descriptor.operator.peer_id)
     if as_json:
@@ -238,16 +238,6 @@ def _whole_seconds(option: str, text: str) -> int:
     if rest:
         raise ConfigError(f"{option}: not whole seconds", hint="write 3600s or 1h")
     return seconds
-
-
-def _time(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError("--at is no time", hint="write it as 2026-01-31T12:00:00Z") from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _drafts(option: str, texts: list[str]) -> list[NodeDraft]:

@@ -8,16 +8,18 @@ import json
 import os
 import threading
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from zipnet.cli import output
+from zipnet.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from zipnet.errors import ZipnetError
 
-__all__ = ["Notes", "printable", "stdin_lines", "stranger_json"]
+__all__ = ["Notes", "printable", "stdin_lines", "stranger_json", "time_of"]
 
 _CHUNK_BYTES = 64 * 1024
 _QUEUED_LINES = 16
@@ -115,3 +117,18 @@ def stranger_json(value: Mapping[str, object]) -> None:
         output.data(text)
     else:
         output.data(json.dumps(value, separators=(",", ":")))
+
+
+def time_of(text: str | None) -> datetime | None:
+    """Read the value of ``--at``; UTC where it names no zone, None where it was not given.
+
+    Raises:
+        ConfigError: When it is no time.
+    """
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError("--at is no time", hint="write it as 2026-01-31T12:00:00Z") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -13,7 +13,7 @@ import typer
 
 from zipnet.cli import output
 from zipnet.cli.app import new_app
-from zipnet.cli.lines import Notes, printable, stranger_json
+from zipnet.cli.lines import Notes, printable, stranger_json, time_of
 from zipnet.errors import ConfigError
 from zipnet.machines.reader import Advanced, Message, MessageLost
 from zipnet.settings import load_client
@@ -50,6 +50,10 @@ def read(
         Path | None,
         typer.Option("--records-dir", help="Read and verify a server's record folder, offline."),
     ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", help="Judge the descriptor's validity at this time; --records-dir."),
+    ] = None,
     transport: Annotated[str | None, typer.Option("--transport", help="quic or tls.")] = None,
     proxy: Annotated[
         str | None, typer.Option("--proxy", help="socks5://HOST:PORT for all links; with tls.")
@@ -81,7 +85,9 @@ def read(
         "instance": instance,
         "token": token,
     }
-    settings = load_client(flags, os.environ, config)
+    if at is not None and records_dir is None:
+        raise ConfigError("--at is for --records-dir", hint="a network is judged by the time it is")
+    settings = load_client(flags, os.environ, config, now=time_of(at))
     for warning in settings.warnings:
         output.note(f"warning: {warning}")
     printer = _Printer(records=records, as_json=as_json, limit=limit, notes=Notes(quiet=quiet))
@@ -200,6 +206,10 @@ def _read_folder(
 
     if not folder.is_dir():
         raise ConfigError(f"--records-dir: {folder} is not a folder")
+    if not any(folder.glob("records-*.log")) and any(folder.iterdir()):
+        raise ConfigError(
+            f"--records-dir: {folder} holds no records", hint="name STATE/records, or an archive"
+        )
     trusted = settings.descriptor
     verified = 0
     with closing(RecordLog.open_readonly(folder, group=trusted.group)) as log:
