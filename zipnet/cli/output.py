@@ -41,7 +41,8 @@ def ask_pin(prompt: str) -> str:
     """
     if not sys.stdin.isatty():
         raise ConfigError(
-            "nobody is there to ask for the token's PIN", hint="name a file of mode 0600: pin_file"
+            "nobody is there to ask for the token's PIN",
+            hint="name a file of mode 0600: --pin-file, or pin_file in the key's file",
         )
     return getpass.getpass(prompt, stream=sys.stderr)
 

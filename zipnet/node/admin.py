@@ -267,7 +267,7 @@ class AdminSocket:
             if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
                 raise ConfigError(
                     f"setting ADMIN: {self._folder} is open to others",
-                    hint=f"run: chmod 700 {self._folder}",
+                    hint="name a folder for it alone, of mode 0700",
                 )
             self._remove_old(folder)
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
