@@ -137,14 +137,15 @@ def rotate(network: LiveNetwork, kind: str, old: str, *words: str, out: str) -> 
 
 
 @pytest.mark.parametrize("has", ["both secrets", "the present secret and file"])
-async def test_a_server_comes_back_after_every_key_around_it_was_rotated(
+async def test_nodes_come_back_after_every_key_around_them_was_rotated(
     network: LiveNetwork, has: str
 ) -> None:
-    """It was down for so many versions that nothing it goes by is good any more."""
-    folder, s2 = network.folder, network.nodes["s2"]
+    """They were down for so many versions that nothing they go by is good any more."""
+    folder, away = network.folder, [network.nodes[name] for name in ("s2", "root")]
 
     def rotate_all() -> None:
-        s2.kill()
+        for node in away:
+            node.kill()
         made = run_zipnet("keygen", "committee", "--out", "committee.secret.next", cwd=folder)
         assert made.returncode == 0, made.stderr
         new = ("--new-secret-file", "committee.secret.next")
@@ -152,13 +153,16 @@ async def test_a_server_comes_back_after_every_key_around_it_was_rotated(
         for name, old, out in (("s0", "v2.toml", "v3.toml"), ("s1", "v3.toml", "v4.toml")):
             words = ("--node", name, "--secret-file", f"{name}.secret")
             rotate(network, "tls", old, *words, out=out)
-        words = ("--node", "s2", "--secret-file", "s2.secret")  # closes the windows
-        rotate(network, "tls", "v4.toml", *words, out="v5.toml")
+        # The last one closes the windows of those before it.
+        for name, old, out in (("s2", "v4.toml", "v5.toml"), ("root", "v5.toml", "v6.toml")):
+            words = ("--node", name, "--secret-file", f"{name}.secret")
+            rotate(network, "tls", old, *words, out=out)
         if has != "both secrets":
             (folder / "committee.secret.next").replace(folder / "committee.secret")
-            shutil.copy(folder / "v5.toml", folder / "s2.toml")
-        s2.start()
-        wait_version(network, 5, "s2")
+            shutil.copy(folder / "v6.toml", folder / "s2.toml")
+        for node in away:  # one after the other: together they would know each other
+            node.start()
+            wait_version(network, 6, node.name)
 
     await asyncio.to_thread(rotate_all)
     async with AsyncExitStack() as stack:

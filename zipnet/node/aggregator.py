@@ -243,7 +243,9 @@ class Aggregator:
                     revocation.kind.name.lower()
                 ),
             )
-            AggregatorSuccession(self._parts, self._driver, listener, self._transports[1])
+            succession = AggregatorSuccession(
+                self._parts, self._driver, listener, self._transports[1], self._terms
+            )
             await self._listen(stack, listener)
             await open_admin(
                 stack,
@@ -255,7 +257,9 @@ class Aggregator:
                 requests=self._traces.requests,
             )
             self._notifier.ready()
-            await self._run_until(stop, looking_after.run(listener))
+            await self._run_until(
+                stop, looking_after.run(listener), succession.listen(self.on_descriptor)
+            )
             self._notifier.stopping()
         _log.info("node_stopped", aggregator=settings.node.name)
 
@@ -285,13 +289,13 @@ class Aggregator:
             peer=short_peer_id(settings.identity.peer_id),
         )
 
-    async def _run_until(self, stop: asyncio.Event, looking: Coroutine[None, None, None]) -> None:
+    async def _run_until(self, stop: asyncio.Event, *parts: Coroutine[None, None, None]) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 lasting = [
                     self._upstream.run(),
-                    looking,
+                    *parts,
                     self._attestation.watch(self.health, self.metrics),
                     self._notifier.run_watchdog(),
                     self._own_capability.renew(self._links.sessions),

@@ -31,6 +31,7 @@ from zipnet.node.live_descriptor import (
     nodes_of,
     remembered_versions,
 )
+from zipnet.node.nameless import ASK_TIMEOUT_S, NamelessAsker, as_reader
 from zipnet.node.server_state import VERSIONS_FILE
 from zipnet.observe.log import get_logger
 from zipnet.protocol.descriptor import MAX_DESCRIPTOR_BYTES
@@ -39,9 +40,7 @@ from zipnet.protocol.succession import succeed
 from zipnet.storage.journal import FileJournal
 from zipnet.transport.certificate import registered_certificate
 from zipnet.transport.egress import allow_egress
-from zipnet.transport.session import Role
-from zipnet.transport.tls import TlsTransport
-from zipnet.transport.versions import ask_earlier, ask_later, fetch_later
+from zipnet.transport.versions import ask_earlier, fetch_later
 from zipnet.wire.frames import CloseCode
 
 if TYPE_CHECKING:
@@ -59,12 +58,12 @@ if TYPE_CHECKING:
     from zipnet.settings import ServerSettings
     from zipnet.transport.dial import PersistentLink
     from zipnet.transport.session import SessionTerms
+    from zipnet.transport.tls import TlsTransport
 
 __all__ = ["ServerSuccession", "rotated_keys", "settings_for_readers", "settings_in_force"]
 
 _LOOK_S: Final = 0.5
 _ASK_AGAIN_S: Final = 1.0
-_ASK_TIMEOUT_S: Final = 5.0
 _ALONE_LOOKS: Final = 3
 _log = get_logger(__name__)
 
@@ -156,7 +155,7 @@ async def _with_earlier(
     given = settings.descriptor
     if given.descriptor.previous is None or given.earlier:
         return given
-    asking = _as_reader(terms)
+    asking = as_reader(terms)
     while True:
         for index, endpoint in enumerate(settings.server_endpoints):
             if index == settings.index:
@@ -167,17 +166,12 @@ async def _with_earlier(
                     endpoint.host,
                     endpoint.port,
                     expected_key=node.identity.ed25519,
-                    timeout_s=_ASK_TIMEOUT_S,
+                    timeout_s=ASK_TIMEOUT_S,
                 )
-                return await ask_earlier(connection, asking, given, timeout_s=_ASK_TIMEOUT_S)
+                return await ask_earlier(connection, asking, given, timeout_s=ASK_TIMEOUT_S)
             except ZipnetError as error:
                 _log.info("versions_not_fetched", server=index, error=str(error))
         await asyncio.sleep(_ASK_AGAIN_S)
-
-
-def _as_reader(terms: SessionTerms) -> SessionTerms:
-    """What a server says that says nothing about itself."""
-    return replace(terms, role=Role.READER, identity=None, committee_secret=None, attestor=None)
 
 
 def rotated_keys(old: TrustedDescriptor, new: TrustedDescriptor) -> list[tuple[str, str]]:
@@ -231,9 +225,7 @@ class ServerSuccession:
         health: Health,
     ) -> None:
         self._health = health
-        self._unnamed = _as_reader(terms)
-        # Shows no certificate, and asks of the far side the key alone: certificates are rotated.
-        self._plain = TlsTransport(None, registered={}, limits=terms.limits)
+        self._nameless = NamelessAsker(terms)
         self._settings = settings
         self._parts = parts
         self._listener = listener
@@ -354,14 +346,8 @@ class ServerSuccession:
         live, link = self._parts.live, self._parts.mesh.links[server]
         if link.session is not None:
             return await fetch_later(link, live.current)
-        endpoint, identity = live.endpoints[server], live.current.committee[server]
-        connection = await self._plain.connect(
-            endpoint.host,
-            endpoint.port,
-            expected_key=identity.ed25519,
-            timeout_s=_ASK_TIMEOUT_S,
-        )
-        return await ask_later(connection, self._unnamed, live.current, timeout_s=_ASK_TIMEOUT_S)
+        key = live.current.committee[server].ed25519
+        return await self._nameless.hear(live.endpoints[server], key, live.current)
 
     # -- the operator's file -------------------------------------------------------------------
 
