@@ -35,7 +35,7 @@ from blake3 import blake3
 from zipnet.errors import ConfigError, GuardError, RemoteProtocolError, SafeMode, StorageError
 from zipnet.protocol.ids import Digest, RegistryIndex, RoundNumber
 from zipnet.protocol.kem import KemKeyPair
-from zipnet.protocol.ratchet import initial_chain_key, pad_key, skip, step
+from zipnet.protocol.ratchet import CHAIN_KEY_BYTES, initial_chain_key, pad_key, skip, step
 from zipnet.protocol.secret import Secret
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ _HEAD: Final = struct.Struct(">8sHQ32sQ")
 _KEM: Final = struct.Struct(">Q32s32s")
 _CHAIN: Final = struct.Struct(">QQ32s")
 _CHECK_BYTES: Final = 32
+_SEED_BYTES: Final = 32
 CUSTODY_NAMES: Final = ("custody-a.keys", "custody-b.keys")
 _KEPT_EPOCHS: Final = 2
 
@@ -254,17 +255,27 @@ class KeyCustody:
             _wipe(data)
 
     def _encode(self) -> bytearray:
-        data = bytearray(
-            _HEAD.pack(_MAGIC, _VERSION, self._generation, self._group, self._next_round)
-        )
-        data += struct.pack(">H", len(self._kem))
+        """Write the state into one buffer of its final size: one that grew left keys behind."""
+        count = len(self._kem)
+        size = _HEAD.size + 2 + count * _KEM.size + 4 + len(self._chains) * _CHAIN.size
+        data = bytearray(size + _CHECK_BYTES)
+        head = (_MAGIC, _VERSION, self._generation, self._group, self._next_round)
+        _HEAD.pack_into(data, 0, *head)
+        struct.pack_into(">H", data, _HEAD.size, count)
+        at = _HEAD.size + 2
         for epoch, (seed, announcement) in sorted(self._kem.items()):
+            _KEM.pack_into(data, at, epoch, bytes(_SEED_BYTES), announcement)
             with seed.reveal() as view:
-                data += _KEM.pack(epoch, bytes(view), announcement)
-        data += struct.pack(">I", len(self._chains))
+                data[at + 8 : at + 8 + _SEED_BYTES] = view
+            at += _KEM.size
+        struct.pack_into(">I", data, at, len(self._chains))
+        at += 4
         for index, chain in self._chains.items():
-            data += _CHAIN.pack(index, chain.round, chain.key)
-        data += _check(data)
+            _CHAIN.pack_into(data, at, index, chain.round, chain.key)
+            at += _CHAIN.size
+        with memoryview(data) as view, view[:size] as state:
+            check = _check(state)
+        data[size:] = check
         return data
 
     def _decode(self, data: bytearray) -> None:
@@ -294,14 +305,22 @@ class KeyCustody:
         (count,) = struct.unpack_from(">H", data, offset)
         offset += 2
         for _ in range(count):
-            epoch, seed, announcement = _KEM.unpack_from(data, offset)
-            self._kem[epoch] = (Secret(seed), Digest(announcement))
+            # Slices of a bytearray are bytearrays; what `struct` unpacks could not be wiped.
+            (epoch,) = struct.unpack_from(">Q", data, offset)
+            seed = data[offset + 8 : offset + 8 + _SEED_BYTES]
+            announcement = bytes(data[offset + 8 + _SEED_BYTES : offset + _KEM.size])
+            if len(announcement) != _CHECK_BYTES:
+                raise struct.error("a KEM key is cut off")
+            self._kem[epoch] = (Secret.take(seed), Digest(announcement))
             offset += _KEM.size
         (count,) = struct.unpack_from(">I", data, offset)
         offset += 4
         for _ in range(count):
-            index, round_number, key = _CHAIN.unpack_from(data, offset)
-            self._chains[RegistryIndex(index)] = _Chain(bytearray(key), round_number)
+            index, round_number = struct.unpack_from(">QQ", data, offset)
+            key = data[offset + 16 : offset + _CHAIN.size]
+            if len(key) != CHAIN_KEY_BYTES:
+                raise struct.error("a chain key is cut off")
+            self._chains[RegistryIndex(index)] = _Chain(key, round_number)
             offset += _CHAIN.size
         return offset
 
