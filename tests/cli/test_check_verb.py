@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +15,9 @@ import pytest
 
 from tests.harness.attested import group_terms
 from tests.harness.strict_files import UNATTESTED, StrictFiles
+from zipnet.attestation.source import PlatformConfig, QuoteSourceKind, require_complete
 from zipnet.cli import run
+from zipnet.errors import ConfigError
 from zipnet.posture import CHECKS
 from zipnet.protocol.descriptor import sign_descriptor
 from zipnet.settings.allowances import ALLOWANCES
@@ -311,6 +313,31 @@ def test_development_advises_and_lets_pass(
     assert [line["check"] for line in lines if line["state"] == "advice"] == [
         "attested", "fault_domains",
     ]  # fmt: skip
+
+
+def test_settings_that_a_node_could_not_start_with_are_not_ok(
+    files: StrictFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = files.template("server")
+    words = ["config", "check", "--role", "server", "--config", str(config)]
+    words += ["--set", f"secret_file={config.with_suffix('.secret')}"]
+    words += ["--set", f"committee_secret_file={config.with_suffix('.committee-secret')}"]
+    words += ["--set", f"config_key={files.key_file}"]
+    assert run(words) == 0, capsys.readouterr().err
+    text = "\n".join(
+        line for line in config.read_text().splitlines()[:-1] if "tdx_collateral" not in line
+    )
+    files.write_signed(config, text + "\n")
+    assert run(words) == 2
+    assert "TDX_COLLATERAL is required where quotes are made" in capsys.readouterr().err
+
+
+def test_a_source_of_quotes_needs_what_it_quotes_with(tmp_path: Path) -> None:
+    emulator = PlatformConfig(source=QuoteSourceKind.EMULATOR, collateral=tmp_path)
+    with pytest.raises(ConfigError, match="without TDX_EMULATOR and TDX_EMULATED_MRTD"):
+        require_complete(emulator)
+    require_complete(replace(emulator, emulator=tmp_path, emulated_mrtd=bytes(48)))
+    require_complete(PlatformConfig())
 
 
 def test_a_file_that_says_no_role_needs_to_be_told(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tdx.guest import QuoteSource
 
-__all__ = ["PlatformConfig", "QuoteSourceKind", "open_source"]
+__all__ = ["PlatformConfig", "QuoteSourceKind", "open_source", "require_complete"]
 
 _REGISTERS = 4
 _REGISTER_BYTES = 48
@@ -54,6 +54,28 @@ class PlatformConfig:
     emulator: Path | None = None
     emulated_mrtd: bytes | None = field(default=None)
     second_opinion: bool = False
+
+
+def require_complete(config: PlatformConfig) -> None:
+    """Refuse a source of quotes without what it needs, before anything is asked of it.
+
+    Raises:
+        ConfigError: When an emulator is named without its socket or MRTD, or nothing to judge this
+            machine's own quotes by.
+    """
+    if config.source is QuoteSourceKind.EMULATOR and None in (
+        config.emulator,
+        config.emulated_mrtd,
+    ):
+        raise ConfigError(
+            "setting TDX_SOURCE is emulator, without TDX_EMULATOR and TDX_EMULATED_MRTD",
+            hint="name the socket of `tdx emulate serve`, and 96 hex digits",
+        )
+    if config.source is not None and config.collateral is None:
+        raise ConfigError(
+            "setting TDX_COLLATERAL is required where quotes are made",
+            hint="write the bundle with `tdx fetch`, and name it here",
+        )
 
 
 def open_source(config: PlatformConfig) -> QuoteSource | None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Generic, NotRequired, TypedDict, TypeVar
 
 from zipnet.access.terms import AccessTerms
-from zipnet.attestation.source import PlatformConfig, QuoteSourceKind
+from zipnet.attestation.source import PlatformConfig, QuoteSourceKind, require_complete
 from zipnet.errors import ConfigError, PolicyMismatchError, UnknownInstanceError
 from zipnet.protocol.attestation import AttestationMode, Gate
 from zipnet.protocol.descriptor import MAX_DESCRIPTOR_BYTES, parse_descriptor, trust_descriptor
@@ -446,7 +446,7 @@ class Assembly(Generic[_Input]):
                 "setting TDX_SECOND_OPINION: the second verifier knows Intel's root only",
                 hint="leave it unset in an emulated group",
             )
-        return PlatformConfig(
+        config = PlatformConfig(
             second_opinion=second,
             source=source,
             collateral=given.tdx_collateral,
@@ -454,6 +454,9 @@ class Assembly(Generic[_Input]):
             emulator=given.tdx_emulator,
             emulated_mrtd=given.tdx_emulated_mrtd,
         )
+        if self._gate() in terms.policies:
+            require_complete(config)
+        return config
 
     def _gate(self) -> Gate | None:
         # A reader loads a client's settings and shows nothing: publishers check for themselves.
