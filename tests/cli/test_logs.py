@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -84,8 +85,12 @@ def test_a_run_that_is_interrupted_leaves_nothing_and_a_reader_may_leave_early(
         deadline = time.monotonic() + 30
         while not list(folder.iterdir()) and time.monotonic() < deadline:
             time.sleep(0.01)
-        sealing.send_signal(signal.SIGINT)
-        assert sealing.wait(30) == 130
+        for _ in range(15):  # one that falls into a finaliser is lost, and its user tries again
+            sealing.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                sealing.wait(2)
+                break
+        assert sealing.returncode == 130
     assert list(folder.iterdir()) == []
     assert _logs(*to, given=TEXT * 4096).returncode == 0
     (sealed,) = folder.iterdir()

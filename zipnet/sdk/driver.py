@@ -279,7 +279,7 @@ class PublisherDriver:
         hint = (
             "publish it again with its salt: whoever reads is told of it once"
             if effect.left
-            else effect.hint or "nothing of it left this process, it can be sent again"
+            else f"nothing of it left this process; {effect.hint or 'it can be sent again'}"
         )
         apart = f"; {self._hindered}" if self._session is None and self._hindered else ""
         future.set_exception(
