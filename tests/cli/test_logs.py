@@ -85,10 +85,10 @@ def test_a_run_that_is_interrupted_leaves_nothing_and_a_reader_may_leave_early(
         deadline = time.monotonic() + 30
         while not list(folder.iterdir()) and time.monotonic() < deadline:
             time.sleep(0.01)
-        for _ in range(15):  # one that falls into a finaliser is lost, and its user tries again
+        for _ in range(6):  # one that falls into a finaliser is lost, and its user tries again
             sealing.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                sealing.wait(2)
+                sealing.wait(5)
                 break
         assert sealing.returncode == 130
     assert list(folder.iterdir()) == []
