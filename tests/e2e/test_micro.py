@@ -77,6 +77,8 @@ def test_a_descriptor_that_is_there_already_is_not_overwritten(tmp_path: Path) -
     (tmp_path / "micro.toml").write_text("mine")
     done = run_zipnet("micro", "--gateway", "127.0.0.1:0", cwd=tmp_path)
     assert done.returncode == 2
+    assert "micro.toml exists" in done.stderr
+    assert "--descriptor" in done.stderr
     assert (tmp_path / "micro.toml").read_text() == "mine"
 
 

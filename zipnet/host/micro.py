@@ -274,6 +274,11 @@ async def run_micro(
     Raises:
         ConfigError: When the options do not make an instance, or a port or file is taken.
     """
+    if options.descriptor.exists():
+        raise ConfigError(
+            f"file {options.descriptor} exists; nothing was written",
+            hint="remove it where no network is up that keeps it, or name another: --descriptor",
+        )
     micro = Micro(options)
     write_new(options.descriptor, micro.text.decode(), mode=0o644)
     urls: list[str] = []
