@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
@@ -27,6 +29,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from zipnet.access.bounds import DEFAULT_BOUNDS, WallBounds
 from zipnet.access.policy import Service
+from zipnet.access.principal import prefix_of
 from zipnet.access.refusal import refusal
 from zipnet.errors import AdmissionError, ConfigError, TransportError, ZipnetError
 from zipnet.gateway.history import History
@@ -72,6 +75,7 @@ _UPSTREAM = "upstream"
 _MAX_LIMIT = 256
 _DEFAULT_LIMIT = 64
 _MAX_FOLLOWERS = 128
+_MAX_FOLLOWERS_OF_ONE_NETWORK = 32
 _MAX_CONNECTIONS = 640  # above the wall's own bound, whose refusal has a reason
 _RECENT = 64
 _SHOWN = 40
@@ -165,7 +169,7 @@ class Gateway:
         self._breakers = Breakers(self._metrics)
         self._history = History(self._reader, start=options.start)
         self._publishing: Publishing | None = None
-        self._followers = 0
+        self._followers: Counter[str] = Counter()
         self._names: frozenset[str] = frozenset(options.names)
         self._ended: asyncio.Task[None] | None = None
         self._stack = contextlib.AsyncExitStack()
@@ -385,8 +389,11 @@ class Gateway:
         return max(self._history.newest + 1 + number, 0) if number < 0 else number
 
     def _events(self, request: Request, write: Callable[[Round], bytes]) -> Response:
-        if self._followers >= _MAX_FOLLOWERS:
+        network = _network_of(request)
+        if self._followers.total() >= _MAX_FOLLOWERS:
             return _problem(503, "overloaded", "too many follow this gateway already")
+        if network and self._followers[network] >= _MAX_FOLLOWERS_OF_ONE_NETWORK:
+            return _problem(429, "prefix_limited", "too many of this network follow already")
         last = request.headers.get("last-event-id")
         asked = request.query_params.get("from")
         if last is not None:
@@ -395,7 +402,7 @@ class Gateway:
             start = self._history.newest + 1 if asked is None else self._start(asked)
 
         async def stream() -> AsyncIterator[bytes]:
-            self._followers += 1
+            self._followers[network] += 1
             rounds = self._history.live(start)
             waiting = asyncio.ensure_future(anext(rounds, None))
             try:
@@ -411,7 +418,8 @@ class Gateway:
                     waiting = asyncio.ensure_future(anext(rounds, None))
             finally:
                 waiting.cancel()
-                self._followers -= 1
+                self._followers[network] -= 1
+                self._followers += Counter()  # networks that are gone are not remembered
 
         return StreamingResponse(stream(), media_type="text/event-stream")
 
@@ -443,6 +451,15 @@ def _number(text: str, what: str) -> int:
     if abs(number) >= 1 << 62:
         raise _BadRequestError(f"{what} is out of range")
     return number
+
+
+def _network_of(request: Request) -> str:
+    """Where a caller comes from; empty for this machine, where a proxy may stand for everybody."""
+    host = "" if request.client is None else request.client.host
+    with contextlib.suppress(ValueError):
+        if ip_address(host).is_loopback:
+            return ""
+    return prefix_of(host)
 
 
 def _wants_events(request: Request) -> bool:

@@ -6,10 +6,12 @@ import asyncio
 import base64
 import json
 import re
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Self
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
 
 import zipnet
 from tests.harness.http_client import fetch, follow
@@ -23,8 +25,6 @@ from zipnet.gateway.views import Round
 from zipnet.settings import Endpoint
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-
     from tests.harness.fake_network import FakeNetwork
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - nothing is bound to it
@@ -295,6 +295,46 @@ class TestPublishing:
                 asked = {"text": "from afar", "timeout_s": 0.05}
                 answer = await fetch(gateway.url + "/v1/publish", body=asked)
                 assert answer.status == status
+
+
+@pytest.mark.requirement("H4")
+async def test_one_network_cannot_take_all_places_of_those_who_follow(
+    network: FakeNetwork,
+) -> None:
+    """Callers of a gateway on loopback are its machine's; these come from two other networks."""
+
+    def caller(host: str) -> Request:
+        where = {"type": "http", "client": (host, 4242), "headers": [], "query_string": b""}
+        return Request(where)
+
+    async with (
+        Gateway(network.committee.descriptor, options()) as gateway,
+        AsyncExitStack() as stack,
+    ):
+
+        async def place(host: str) -> int:
+            answer = gateway._events(caller(host), lambda _made: b"")
+            if isinstance(answer, StreamingResponse):
+                stream = answer.body_iterator
+                begun = asyncio.ensure_future(anext(stream))  # type: ignore[call-overload]
+
+                async def leave() -> None:
+                    begun.cancel()
+                    await asyncio.gather(begun, return_exceptions=True)
+
+                stack.push_async_callback(leave)
+                await asyncio.sleep(0)
+            return answer.status_code
+
+        crowd = [await place(f"198.51.100.{number}") for number in range(1, 40)]
+        assert crowd == [200] * 32 + [429] * 7
+        assert await place("203.0.113.9") == 200
+        assert [await place("127.0.0.1") for _ in range(40)] == [200] * 40, (
+            "a proxy's are anybody's"
+        )
+        await stack.aclose()
+        assert not gateway._followers, "who left is forgotten"
+        assert await place("198.51.100.1") == 200
 
 
 class TestStopping:
