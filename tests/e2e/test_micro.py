@@ -93,6 +93,6 @@ def test_a_gateway_port_that_is_taken_ends_all_of_it_with_one_reason(tmp_path: P
         port = taken.getsockname()[1]
         done = run_zipnet("micro", "--gateway", f"127.0.0.1:{port}", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
-    assert f"error: setting listen: port {port} of 127.0.0.1 cannot be bound" in done.stderr
+    assert f"error: setting GATEWAY: 127.0.0.1:{port} cannot be bound" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == [], "nothing of it is left"

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import socket
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -279,6 +280,7 @@ async def run_micro(
             f"file {options.descriptor} exists; nothing was written",
             hint="remove it where no network is up that keeps it, or name another: --descriptor",
         )
+    _require_free(options.gateway)
     micro = Micro(options)
     write_new(options.descriptor, micro.text.decode(), mode=0o644)
     urls: list[str] = []
@@ -297,6 +299,20 @@ async def run_micro(
     finally:
         options.descriptor.unlink(missing_ok=True)
         micro.wipe()
+
+
+def _require_free(endpoint: Endpoint) -> None:
+    """Refuse a port that is taken before a network is built around it; 0 is any free one."""
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((endpoint.host, endpoint.port))
+        except OSError as error:
+            raise ConfigError(
+                f"setting GATEWAY: {endpoint} cannot be bound: {error.strerror}",
+                hint="write another host:port, or 127.0.0.1:0 for any free port",
+            ) from error
 
 
 async def _announce(host: Host, urls: list[str], on_up: Callable[[str], None]) -> None:
