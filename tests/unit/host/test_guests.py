@@ -65,6 +65,17 @@ async def test_ready_is_said_once_when_every_guest_was() -> None:
     assert notes.told == ["ready", "stopping"]
 
 
+async def test_guests_that_are_one_end_together_when_one_cannot_run() -> None:
+    async def wrong(_stop: asyncio.Event, _notifier: ServiceNotifier) -> None:
+        raise ConfigError("its port is taken")
+
+    stop = asyncio.Event()
+    host = Host([guest("a", steady), guest("b", wrong)], notifier=Notes(), as_one=True)
+    with pytest.raises(ConfigError, match="port is taken"):
+        await host.run(stop)
+    assert stop.is_set()
+
+
 async def test_a_guest_that_fails_is_started_again_and_the_other_stays_as_it_is() -> None:
     runs: list[str] = []
     again = asyncio.Event()
