@@ -14,7 +14,7 @@ from tests.chaos.run import run_seed
 from tests.chaos.schedule import draw_schedule
 
 SEED = 4
-SECONDS = 20.0
+SECONDS = 15.0
 
 
 def test_a_seed_gives_the_same_faults_every_time_and_another_seed_others() -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.timeout(300)
-TRIED = 4
+TRIED = 3
 
 
 @pytest.mark.requirement("L10")
