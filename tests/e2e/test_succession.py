@@ -172,3 +172,17 @@ async def test_a_lost_server_is_replaced_while_everybody_else_goes_on(network: L
     for name in ("s0", "s2", "n1"):
         assert network.nodes[name].is_running()
     assert network.nodes["root"].starts == network.nodes["leaf"].starts == 1
+
+
+def test_a_newcomer_whom_nobody_answers_heeds_its_operator(tmp_path: Path) -> None:
+    """It asks for the versions before its own until somebody gives them: here nobody ever does."""
+    made = LiveNetwork(tmp_path)
+    public = make_newcomer(made)
+    where = f"n1=127.0.0.1:{free_ports(1)[0]}={public.name}"
+    next_version(made, "replace", "--seat", "s1", "--server", where)
+    newcomer = start_newcomer(made)
+    try:
+        wait_for(lambda: newcomer.events("versions_not_fetched"), "it to ask")
+        assert newcomer.stop() == 0
+    finally:
+        made.close()

@@ -43,7 +43,7 @@ from zipnet.transport.session import Role, SessionTerms
 from zipnet.transport.tls import TlsTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from pathlib import Path
 
     from zipnet.attestation import PlatformAttestor
@@ -131,12 +131,32 @@ async def _run_on(
 ) -> None:
     try:
         given = settings.descriptor
-        settings = await settings_in_force(settings, state, terms, transports[1])
+        # A newcomer asks for as long as nobody answers, and must heed its operator meanwhile.
+        asking = settings_in_force(settings, state, terms, transports[1])
+        found = await _unless_stopped(stop, asking)
+        if found is None:
+            return
+        settings = found
         secrets = require_committee_secret(settings, terms, given)
         parts = (state, terms, transports, attestation, notifier)
         await CommitteeServer(settings, secrets, *parts).run(stop)
     finally:
         state.close()
+
+
+async def _unless_stopped(
+    stop: asyncio.Event, work: Coroutine[None, None, ServerSettings]
+) -> ServerSettings | None:
+    """Return what ``work`` returns; None where it is told to stop before."""
+    working = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
 
 
 def identify(
