@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.machines.test_aggregator import FOLD_S, Node, World, xor
+from tests.harness.aggregators import FOLD_S, Node, World, xor
 from zipnet.machines.aggregator_effects import HeaderReceived, PeerHere, SendAggregate, TimerFired
 from zipnet.machines.fold import Fold
 from zipnet.protocol.aggregate import Aggregate, decode_aggregate
