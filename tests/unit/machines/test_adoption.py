@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.harness.committee import HarnessCommittee, make_identity
+from tests.harness.committee_state import register
 from tests.harness.servers import ServerCluster
 from tests.harness.succession import successor_of
-from tests.unit.machines.test_committee import register
 from zipnet.errors import RemoteProtocolError
 from zipnet.machines.committee import CommitteeState, Phase
 from zipnet.machines.committee_outcomes import Refused, RoundOpened

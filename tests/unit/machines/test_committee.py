@@ -1,25 +1,38 @@
-"""The committee's replicated state: one table of what may happen when, and nothing beside it.
-
-One long module, because table, guards and random orders share their states and commands.
-"""
+"""The committee's replicated state: one table of what may happen when, and nothing beside it."""
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from tests.harness.committee import HarnessCommittee, make_identity
-from zipnet.machines.committee import CommitteeState, Phase
+from tests.harness.committee_state import (
+    AGGREGATE,
+    FORK,
+    LAX,
+    OTHER,
+    RECORD,
+    STRICT,
+    apply,
+    bring,
+    choosing,
+    header_for,
+    opening,
+    posting,
+    record_signature,
+    refused,
+    register,
+    revealed,
+    signed,
+    signing,
+    snapshot,
+    state_of,
+)
+from zipnet.machines.committee import Phase
 from zipnet.machines.committee_outcomes import (
     ClientRegistered,
     ClientRetired,
     KemAnnounced,
-    Outcome,
-    PartialMissed,
     PartialPosted,
     Refused,
     RoundAborted,
@@ -32,118 +45,13 @@ from zipnet.protocol.command import (
     AbortReason,
     AbortRound,
     AnnounceKem,
-    ChooseAggregate,
     Command,
-    OpenRound,
     PostPartial,
-    RegisterClient,
     RetireClient,
     SealRecord,
-    SignRecord,
     sign_command,
 )
-from zipnet.protocol.header import RoundHeader, sign_header
-from zipnet.protocol.ids import Digest, GroupId, RegistryIndex, RoundNumber, ServerIndex, derive
-from zipnet.protocol.record import RECORD_SIGNATURE_USE
-
-LAX = HarnessCommittee(max_absent=1)
-STRICT = HarnessCommittee(max_absent=0)
-GROUP = LAX.descriptor.group
-DIGESTS = [derive("test-digest", bytes([i])) for i in range(4)]
-AGGREGATE, OTHER, RECORD, FORK = DIGESTS
-CLIENTS = [make_identity(f"client-{i}").public for i in range(3)]
-
-
-def state_of(committee: HarnessCommittee = LAX, *, max_clients: int = 100) -> CommitteeState:
-    return CommitteeState(committee.descriptor, max_clients=max_clients)
-
-
-def signed(command: Command, author: int = 0, committee: HarnessCommittee = LAX) -> bytes:
-    identity = committee.identities[author]
-    return sign_command(command, ServerIndex(author), committee.descriptor.group, identity)
-
-
-def apply(state: CommitteeState, command: Command, author: int = 0) -> Outcome:
-    committee = STRICT if state.descriptor is STRICT.descriptor else LAX
-    return state.apply(signed(command, author, committee))
-
-
-def header_for(state: CommitteeState, **changes: object) -> RoundHeader:
-    made = RoundHeader(
-        group=state.descriptor.group,
-        round=RoundNumber(state.last_round + 1),
-        descriptor_version=1,
-        previous_final=state.last_final,
-        previous_record=state.last_record,
-        schedule=state.schedule,
-        registry_version=state.registry.version,
-        registry_digest=state.registry.digest,
-        roster=tuple(ServerIndex(i) for i in range(3)),
-        opener=ServerIndex(0),
-        opened_at_ms=5,
-    )
-    return replace(made, **changes)  # type: ignore[arg-type]
-
-
-def opening(header: RoundHeader, signer: int | None = None) -> OpenRound:
-    who = header.opener if signer is None else signer
-    return OpenRound(sign_header(header, LAX.identities[who % 3]))
-
-
-def register(client: int = 0, serial: int = 1) -> RegisterClient:
-    identity = CLIENTS[client]
-    registration = derive("test-registration", bytes([client, serial]))
-    return RegisterClient(identity.peer_id, identity.ed25519, serial, registration)
-
-
-@functools.cache
-def record_signature(author: int, record: Digest) -> bytes:
-    return LAX.identities[author].sign(RECORD_SIGNATURE_USE, record)
-
-
-def signing(
-    number: int, author: int, record: Digest = RECORD, schedule: Digest = OTHER
-) -> SignRecord:
-    return SignRecord(RoundNumber(number), record, schedule, record_signature(author, record))
-
-
-def choosing(number: int, count: int = 2) -> ChooseAggregate:
-    return ChooseAggregate(RoundNumber(number), AGGREGATE, OTHER, count)
-
-
-def posting(number: int, aggregate: Digest = AGGREGATE) -> PostPartial:
-    return PostPartial(RoundNumber(number), aggregate, OTHER)
-
-
-def bring(phase: Phase, committee: HarnessCommittee = LAX) -> CommitteeState:
-    """A state with one client, in a phase of round 1; two record signatures when revealed."""
-    state = state_of(committee)
-    apply(state, register())
-    if phase is Phase.IDLE:
-        return state
-    apply(state, opening(header_for(state)))
-    if phase is Phase.OPEN:
-        return state
-    apply(state, choosing(1))
-    if phase is Phase.CHOSEN:
-        return state
-    for author in range(3):
-        apply(state, posting(1), author)
-    for author in range(2):
-        apply(state, signing(1, author), author)
-    assert state.phase is Phase.REVEALED
-    return state
-
-
-def snapshot(state: CommitteeState) -> tuple[object, ...]:
-    plain = {key: value for key, value in vars(state).items() if key not in _NOT_STATE}
-    copied = {k: dict(v) if isinstance(v, dict) else v for k, v in plain.items()}
-    registry = state.registry
-    entries = tuple(registry.entry(i) for i in range(registry.next_index))
-    return (tuple(copied.items()), registry.version, registry.digest, entries)
-
-
-_NOT_STATE = {"descriptor", "registry", "_transitions", "max_clients"}
+from zipnet.protocol.ids import Digest, GroupId, RegistryIndex, RoundNumber, ServerIndex
 
 # What is applied in every phase, and where it has an effect; written down apart from the code.
 COMMANDS: dict[str, Command] = {
@@ -191,12 +99,6 @@ def test_a_command_applied_twice_changes_nothing_the_second_time(phase: Phase, n
     apply(state, COMMANDS[name], author)
     before = snapshot(state)
     assert isinstance(apply(state, COMMANDS[name], author), Refused)
-    assert snapshot(state) == before
-
-
-def refused(state: CommitteeState, command: Command, author: int, reason: str) -> None:
-    before = snapshot(state)
-    assert apply(state, command, author) == Refused(reason)
     assert snapshot(state) == before
 
 
@@ -324,13 +226,6 @@ def test_an_aborted_round_keeps_its_number_and_the_chain_of_records() -> None:
 # -- signing and sealing ---------------------------------------------------------------------------
 
 
-def revealed(committee: HarnessCommittee = LAX) -> CommitteeState:
-    state = bring(Phase.CHOSEN, committee)
-    for author in range(3):
-        apply(state, posting(1), author)
-    return state
-
-
 def test_the_whole_rosters_signatures_seal_a_record() -> None:
     state = revealed(STRICT)
     assert apply(state, signing(1, 2), 2) == SignaturePosted(ServerIndex(2))
@@ -452,199 +347,3 @@ def test_a_servers_kem_epochs_only_grow() -> None:
     refused(state, AnnounceKem(4, OTHER), 1, "stale_epoch")
     assert isinstance(apply(state, AnnounceKem(4, OTHER), 0), KemAnnounced)
     assert isinstance(apply(state, AnnounceKem(6, OTHER), 1), KemAnnounced)
-
-
-# -- any order of anything -------------------------------------------------------------------------
-
-
-def _useful(state: CommitteeState) -> Command:
-    number = int(state.last_round)
-    match state.phase:
-        case Phase.IDLE:
-            return opening(header_for(state))
-        case Phase.OPEN:
-            return choosing(number)
-        case Phase.CHOSEN:
-            return posting(number)
-        case Phase.REVEALED:
-            return SealRecord(RoundNumber(number))
-
-
-def _any_command(state: CommitteeState, kind: int, author: int, a: int, b: int) -> Command:
-    number = RoundNumber(max(0, state.last_round + a - 1))
-    digest = DIGESTS[b]
-    if kind >= 9:
-        useful = _useful(state)
-        signs = isinstance(useful, SealRecord) and kind % 2
-        return signing(state.last_round, author, DIGESTS[2 + b // 3]) if signs else useful
-    commands: list[Command] = [
-        AnnounceKem(a + b, digest),
-        register(a, serial=b),
-        RetireClient(RegistryIndex(a + b)),
-        opening(header_for(state, round=RoundNumber(number + 1)), signer=a),
-        ChooseAggregate(number, digest, digest, a + b),
-        PostPartial(number, DIGESTS[b % 2], digest),
-        signing(number, author, DIGESTS[2 + b % 2], digest),
-        SealRecord(number),
-        AbortRound(number, AbortReason(1 + b), (ServerIndex(a),)),
-    ]
-    return commands[kind]
-
-
-class _Watcher:
-    """What must hold of any sequence of outcomes."""
-
-    def __init__(self) -> None:
-        self.opened = 0
-        self.sealed: list[tuple[int, Digest]] = []
-        self.chosen: dict[int, Digest] = {}
-        self.posted: set[tuple[int, int]] = set()
-        self.revealed: set[int] = set()
-        self.given = 0
-
-    def see(self, state: CommitteeState, outcome: Outcome) -> None:
-        number = int(state.last_round)
-        match outcome:
-            case RoundOpened(made):
-                assert made.header.round == self.opened + 1
-                last = self.sealed[-1] if self.sealed else (0, Digest(bytes(32)))
-                header = made.header
-                assert (header.previous_final, header.previous_record) == last
-                self.opened += 1
-            case RoundChosen(chosen):
-                assert number not in self.chosen
-                self.chosen[number] = chosen.aggregate
-            case PartialPosted(server, complete):
-                assert (number, server) not in self.posted
-                self.posted.add((number, int(server)))
-                if complete:
-                    self.revealed.add(number)
-            case RoundAborted(closed):
-                assert closed not in self.revealed
-            case RoundSealed(header, sequence, record):
-                assert sequence == len(self.sealed)
-                assert header.round in self.revealed
-                self.sealed.append((header.round, record))
-                assert len(outcome.signatures) >= 2
-            case ClientRegistered(_, change):
-                assert change.index == self.given
-                self.given += 1
-            case _:
-                pass
-
-
-_STEP = st.tuples(
-    st.integers(0, 15), st.integers(0, 2), st.integers(0, 2), st.integers(0, 3), st.booleans()
-)
-
-
-@pytest.mark.spec("6")
-@settings(max_examples=250)
-@given(st.lists(_STEP, max_size=45))
-def test_no_order_of_commands_raises_forks_or_leaves_a_gap(
-    steps: list[tuple[int, int, int, int, bool]],
-) -> None:
-    state, replica, watcher = state_of(max_clients=2), state_of(max_clients=2), _Watcher()
-    for kind, author, a, b, spoiled in steps:
-        data = bytearray(signed(_any_command(state, kind, author, a, b), author))
-        if spoiled and kind < 3:
-            data[(a * 31 + b * 7) % len(data)] ^= 1 << author
-        before = snapshot(state)
-        outcome = state.apply(bytes(data))
-        assert (snapshot(state) == before) is isinstance(outcome, Refused)
-        assert replica.apply(bytes(data)) == outcome
-        watcher.see(state, outcome)
-    assert snapshot(replica) == snapshot(state)
-    assert state.next_sequence == len(watcher.sealed)
-
-
-def test_the_random_commands_do_get_rounds_sealed() -> None:
-    """The property above is not empty: its useful steps finish rounds."""
-    state = state_of()
-    for _ in range(3):
-        for kind, author in ((10, 0), (10, 0), (10, 0), (10, 1), (10, 2), (9, 0), (9, 1), (9, 2)):
-            apply(state, _any_command(state, kind, author, 1, 0), author)
-    assert state.next_sequence == 3
-
-
-@pytest.mark.parametrize("forgotten", ["partials", "signatures"])
-def test_the_refusals_are_what_keeps_a_server_to_one_word(forgotten: str) -> None:
-    """Mutant: a state that forgets what a server said takes its second word."""
-    state = bring(Phase.CHOSEN) if forgotten == "partials" else revealed()
-    command: Command = posting(1) if forgotten == "partials" else signing(1, 0)
-    apply(state, command)
-    getattr(state, forgotten).clear()
-    assert not isinstance(apply(state, command), Refused)
-
-
-def posted_by_all(
-    committee: HarnessCommittee = LAX, *, roster: tuple[int, ...] = (0, 1, 2)
-) -> CommitteeState:
-    """A state whose roster has committed to its partials, and nobody has signed yet."""
-    state = state_of(committee)
-    apply(state, register())
-    servers = tuple(ServerIndex(i) for i in roster)
-    apply(state, opening(header_for(state, roster=servers)))
-    apply(state, choosing(1))
-    for author in roster:
-        apply(state, posting(1), author)
-    assert state.phase is Phase.REVEALED
-    return state
-
-
-def miss(state: CommitteeState, author: int, *missing: int) -> Outcome:
-    absent = tuple(ServerIndex(i) for i in missing)
-    return apply(state, AbortRound(RoundNumber(1), AbortReason.PARTIAL_WITHHELD, absent), author)
-
-
-def test_a_round_whose_partial_never_comes_ends_when_all_others_say_so() -> None:
-    state = posted_by_all()
-    assert miss(state, 0, 2) == PartialMissed(ServerIndex(0), (ServerIndex(2),))
-    assert state.phase is Phase.REVEALED
-    ended = miss(state, 1, 2)
-    assert isinstance(ended, RoundAborted)
-    assert (ended.why, ended.absent) == (AbortReason.PARTIAL_WITHHELD, (2,))
-    assert (state.phase, state.missed) == (Phase.IDLE, {})
-
-
-def test_where_no_absence_is_allowed_the_missing_server_must_say_so_itself() -> None:
-    state = posted_by_all(STRICT)
-    miss(state, 0, 2)
-    assert isinstance(miss(state, 1, 2), PartialMissed)
-    assert isinstance(miss(state, 2, 2), RoundAborted)
-
-
-def test_one_server_that_misses_something_else_or_nothing_prevents_the_end() -> None:
-    state = posted_by_all()
-    miss(state, 0, 2)
-    assert isinstance(miss(state, 1, 1, 2), PartialMissed)
-    assert isinstance(miss(state, 2, 1), PartialMissed)
-    assert state.phase is Phase.REVEALED
-    # A later word replaces an earlier one.
-    assert isinstance(miss(state, 1, 2), RoundAborted)
-
-
-def test_absences_add_up_over_roster_and_silence() -> None:
-    state = posted_by_all(roster=(0, 1))
-    assert isinstance(miss(state, 0, 1), PartialMissed), "two of three would be absent"
-    assert isinstance(miss(state, 1, 1), RoundAborted)
-
-
-def test_after_a_signature_nobody_ends_the_round_without_its_record() -> None:
-    state = posted_by_all()
-    apply(state, signing(1, 1), 1)
-    assert miss(state, 0, 2) == Refused("already_signed")
-
-
-@pytest.mark.parametrize("missing", [(), (3,), (0, 3)], ids=str)
-def test_what_is_missing_must_be_of_the_roster(missing: tuple[int, ...]) -> None:
-    state = posted_by_all()
-    assert miss(state, 0, *missing) == Refused("out_of_place")
-    assert state.missed == {}
-
-
-@pytest.mark.parametrize("phase", [Phase.OPEN, Phase.CHOSEN], ids=str)
-def test_nothing_is_missing_before_all_digests_are_in(phase: Phase) -> None:
-    state = bring(phase)
-    assert miss(state, 0, 2) == Refused("out_of_place")
-    assert state.phase is phase

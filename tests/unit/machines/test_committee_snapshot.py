@@ -10,12 +10,12 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.machines.test_committee import (
-    _STEP,
+from tests.harness.committee_state import (
     GROUP,
     LAX,
+    STEP,
     STRICT,
-    _any_command,
+    any_command,
     apply,
     bring,
     header_for,
@@ -62,7 +62,7 @@ def again(state: CommitteeState) -> CommitteeState:
 
 @pytest.mark.spec("6")
 @settings(max_examples=120)
-@given(st.lists(_STEP, max_size=40), st.integers(0, 40))
+@given(st.lists(STEP, max_size=40), st.integers(0, 40))
 def test_a_restored_state_answers_every_later_command_the_same(
     steps: list[tuple[int, int, int, int, bool]], cut: int
 ) -> None:
@@ -70,7 +70,7 @@ def test_a_restored_state_answers_every_later_command_the_same(
     for number, (kind, author, a, b, spoiled) in enumerate(steps):
         if number == cut or number % 7 == 6:
             replica = again(replica)
-        data = bytearray(signed(_any_command(state, kind, author, a, b), author))
+        data = bytearray(signed(any_command(state, kind, author, a, b), author))
         if spoiled and kind < 3:
             data[(a * 31 + b * 7) % len(data)] ^= 1 << author
         assert replica.apply(bytes(data)) == state.apply(bytes(data))
@@ -218,7 +218,7 @@ def test_closed_rounds_leave_nothing_behind() -> None:
         apply(state, opening(header_for(state)))
         number = int(state.last_round)
         for kind, author in ((10, 0), (10, 0), (10, 1), (10, 2)):
-            apply(state, _any_command(state, kind, author, 1, 0), author)
+            apply(state, any_command(state, kind, author, 1, 0), author)
         for author in range(3):
             apply(state, signing(number, author), author)
         sizes.append(len(encode_state(state)))

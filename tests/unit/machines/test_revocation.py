@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.machines.test_committee import (
+from tests.harness.committee_state import (
     CLIENTS,
     LAX,
     apply,
